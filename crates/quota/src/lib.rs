@@ -4,10 +4,17 @@
 //! are arguments, so that the sidecar, the allocator, the simulator and the model check run the very
 //! same code.
 
+pub mod accounts;
+pub mod bucket;
 pub mod budget;
 pub mod charge;
 pub mod dimension;
 pub mod glob;
+pub mod holder;
+pub mod lease;
+pub mod ledger;
+pub mod message;
 pub mod policy;
 pub mod time;
+pub mod timing;
 pub mod units;

@@ -155,6 +155,20 @@ pub enum Mode {
     Enforce,
 }
 
+/// What one pod needs of the policy: its quota, and the providers that the quota names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPolicy {
+    /// Of the policy.
+    pub generation: u64,
+    /// The quota that applies.
+    pub quota: Quota,
+    /// The providers it may call, with their keys and all their limits: a provider counts a call
+    /// against every limit that covers its model, whatever the quota names.
+    pub providers: Vec<Provider>,
+    /// The values of the classes that the quota permits.
+    pub classes: BTreeMap<Name, i32>,
+}
+
 /// A key. Its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
@@ -179,9 +193,33 @@ impl Policy {
         self.providers.values().flat_map(|p| &p.limits).flat_map(|limit| &limit.budgets)
     }
 
+    /// What the policy is for one pod; `None` if no quota matches it. Such a pod gets no key.
+    pub fn for_pod(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<PodPolicy> {
+        let quota = self.quota_of(namespace, labels)?.clone();
+        let used = self.providers.values().filter(|p| quota.uses_provider(&p.name));
+        let classes = self.classes.values().filter(|class| quota.permits(&class.name));
+        Some(PodPolicy {
+            generation: self.generation,
+            providers: used.cloned().collect(),
+            classes: classes.map(|class| (class.name.clone(), class.value)).collect(),
+            quota,
+        })
+    }
+
     /// The value of a class; 0 for one that does not exist.
     pub fn class_value(&self, class: &str) -> i32 {
         self.classes.get(class).map_or(0, |class| class.value)
+    }
+}
+
+// === impl PodPolicy ===
+
+impl PodPolicy {
+    /// The provider of a path's first segment: by name, or by the alias of its protocol, which
+    /// stands for the first provider of that protocol.
+    pub fn provider(&self, segment: &str) -> Option<&Provider> {
+        let named = self.providers.iter().find(|provider| *provider.name == *segment);
+        named.or_else(|| self.providers.iter().find(|p| p.protocol.alias() == segment))
     }
 }
 

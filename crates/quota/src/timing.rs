@@ -1,0 +1,48 @@
+//! The times of the lease protocol (`leases.md` 3.4, 3.7), in one place because both sides must use
+//! the same: T1 is a constant of the protocol version.
+
+use std::time::Duration;
+
+/// The times of the lease protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Timing {
+    /// T1: for how long, from its anchor, a lease runs at its full rate.
+    pub lease_ttl: Duration,
+    /// For how long, from its anchor, credit may be spent.
+    pub spend_by: Duration,
+    /// rho: the largest difference in speed of two clocks, in parts per million.
+    pub drift_ppm: u64,
+    /// eps: what is added to every time that the allocator waits out.
+    pub margin: Duration,
+}
+
+impl Default for Timing {
+    /// T1 = 60 s, so that at least 50 s remain at any crash; drift 0.1 % (NTP slews at most 0.05 %);
+    /// margin 100 ms.
+    fn default() -> Timing {
+        Timing {
+            lease_ttl: Duration::from_secs(60),
+            spend_by: Duration::from_secs(1),
+            drift_ppm: 1_000,
+            margin: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Timing {
+    /// How long the allocator must wait, from the moment it sends, until a pod that was told `ttl`
+    /// has surely stopped: `ttl * (1 + rho) + eps`.
+    pub fn charged(&self, ttl: Duration) -> Duration {
+        ttl.saturating_add(self.drift(ttl)).saturating_add(self.margin)
+    }
+
+    /// How long a pod that was told `ttl` surely still holds: `ttl * (1 - rho) - eps`.
+    pub fn surely_held(&self, ttl: Duration) -> Duration {
+        ttl.saturating_sub(self.drift(ttl)).saturating_sub(self.margin)
+    }
+
+    fn drift(&self, ttl: Duration) -> Duration {
+        let nanos = ttl.as_nanos() * u128::from(self.drift_ppm) / 1_000_000;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
