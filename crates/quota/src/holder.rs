@@ -1,0 +1,677 @@
+//! All that a pod decides: what it admits from its lease, what it draws, what it refuses, what it
+//! gives back.
+//!
+//! The sidecar's `lease` task and the simulator drive it: they call it with the time, deliver what
+//! [`Holder::poll`] returns, and call again at [`Holder::next_wakeup`]. It does no I/O. Fail open or
+//! fail closed is decided here ([`Holder::lost`]) and nowhere else. The lease itself is in
+//! [`crate::lease`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bucket::Bucket;
+use crate::budget::BudgetId;
+use crate::charge::Vector;
+use crate::lease::{Adoption, Lease};
+use crate::message::{
+    Credit, DrawId, Epoch, Holdings, LeaseSet, Nonce, Reason, Seen, ToAllocator, ToPod,
+};
+use crate::policy::{Name, OnLoss, PodPolicy};
+use crate::time::Time;
+use crate::units::Amount;
+
+mod books;
+mod waiters;
+
+use books::Books;
+use waiters::{Waiter, Waiters};
+
+/// For how long requests wait for an allocator that does not answer before the pod counts it as
+/// lost. Above the time a takeover needs (`leases.md` 3.7: about 2 s after a confirmed death).
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// What is given back or spent is told within this time: it is somebody else's to use.
+const REPORT_CHANGED: Duration = Duration::from_millis(50);
+/// While requests wait, the allocator needs a fresh echo to anchor credit at.
+const REPORT_WAITING: Duration = Duration::from_millis(250);
+/// While requests come.
+const REPORT_ACTIVE: Duration = Duration::from_secs(1);
+/// While nothing happens.
+const REPORT_IDLE: Duration = Duration::from_secs(5);
+/// When a request that found the queue full may try again.
+const QUEUE_FULL_RETRY: Duration = Duration::from_secs(1);
+/// Cancelled draws that are remembered, in case their credit is on its way.
+const CANCELLED_MAX: usize = 1_024;
+
+/// A request that wants to go to a provider.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What it takes, all or nothing. Empty if no limit applies.
+    pub vector: Vector,
+    /// Its priority class.
+    pub class: Name,
+    /// When it must have been admitted at the latest.
+    pub deadline: Time,
+    /// Its trace, if any.
+    pub traceparent: Option<Arc<str>>,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug)]
+pub enum Admission {
+    /// It may go now.
+    Granted(Reservation),
+    /// It waits; [`Holder::poll`] will tell.
+    Waiting(DrawId),
+    /// It may not go.
+    Refused(Refused),
+}
+
+/// What an admitted request has taken. It must come back through [`Holder::settle`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a reservation must be settled"]
+pub struct Reservation {
+    /// Its name.
+    pub id: DrawId,
+    /// What was taken.
+    pub vector: Vector,
+    /// Where it came from.
+    pub source: Source,
+    /// When it was debited: the request's head must be written soon after.
+    pub at: Time,
+}
+
+/// Where an admitted request's budget came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The pod's own lease: nothing was asked.
+    Lease,
+    /// Credit of the allocator.
+    Draw,
+    /// Nothing applies, or limits are not enforced.
+    Free,
+}
+
+/// Why a request may not go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason.
+    pub reason: Reason,
+    /// When to come back; `None` for never.
+    pub retry_after: Option<Duration>,
+    /// For people.
+    pub explain: String,
+}
+
+/// What the caller must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Send a message.
+    Send(ToAllocator),
+    /// Let a waiting request go.
+    Admit(DrawId, Reservation),
+    /// Refuse a waiting request.
+    Refuse(DrawId, Refused),
+}
+
+/// All that a pod decides.
+#[derive(Debug)]
+pub struct Holder {
+    lease: Lease,
+    levels: BTreeMap<BudgetId, Bucket>,
+    levels_at: Time,
+    books: Books,
+    waiters: Waiters,
+    cancelled: BTreeMap<DrawId, Vector>,
+    link: Link,
+    policy: Option<PodFacts>,
+    events: Vec<Event>,
+    last_draw: u64,
+    report: Reporting,
+}
+
+/// The stream to the allocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// None, since then.
+    Down(Time),
+    /// Open, but not welcome yet.
+    Opening(Time),
+    /// Draws may be sent.
+    Up,
+}
+
+/// What of the policy is needed on every request.
+#[derive(Debug)]
+struct PodFacts {
+    classes: BTreeMap<Name, i32>,
+    max_requests: usize,
+    on_loss: OnLoss,
+}
+
+/// When a report was sent, and what has happened since.
+#[derive(Debug)]
+struct Reporting {
+    last: Time,
+    changed_at: Option<Time>,
+    active: bool,
+}
+
+// === impl Holder ===
+
+impl Holder {
+    /// A pod that has just started, with no policy, no lease and no allocator.
+    pub fn new(now: Time) -> Holder {
+        Holder {
+            lease: Lease::default(),
+            levels: BTreeMap::new(),
+            levels_at: now,
+            books: Books::default(),
+            waiters: Waiters::default(),
+            cancelled: BTreeMap::new(),
+            link: Link::Down(now),
+            policy: None,
+            events: Vec::new(),
+            last_draw: 0,
+            report: Reporting { last: now, changed_at: None, active: false },
+        }
+    }
+
+    /// Takes the policy that applies to this pod.
+    pub fn set_policy(&mut self, policy: &PodPolicy) {
+        self.books.set_slots(policy.providers.iter().flat_map(|p| &p.limits));
+        self.policy = Some(PodFacts {
+            classes: policy.classes.clone(),
+            max_requests: policy.quota.queue.max_requests as usize,
+            on_loss: policy.quota.on_allocator_loss,
+        });
+    }
+
+    /// Admits a request from the lease, or draws, or refuses.
+    pub fn admit(&mut self, now: Time, ask: Ask) -> Admission {
+        self.advance(now);
+        let id = self.next_id();
+        if ask.vector.is_empty() {
+            let reservation = Reservation { id, vector: ask.vector, source: Source::Free, at: now };
+            return Admission::Granted(reservation);
+        }
+        self.books.offered(&ask.vector);
+        self.report.active = true;
+        let class = self.class_value(&ask.class);
+        if !self.waiters.any_at_or_above(class) && self.fits(now, &ask.vector) {
+            return Admission::Granted(self.take(now, id, ask.vector));
+        }
+        if let Some(refused) = self.refusal(now, &ask) {
+            self.books.refused += 1;
+            return Admission::Refused(refused);
+        }
+        if self.lost(now) && self.on_loss() == OnLoss::Open {
+            return Admission::Granted(self.force_as(now, id, ask.vector));
+        }
+        let waiter = Waiter { ask, class, since: now };
+        if self.link == Link::Up {
+            self.events.push(Event::Send(ToAllocator::Draw(waiter.draw(now, id))));
+        }
+        self.waiters.insert(id, waiter);
+        Admission::Waiting(id)
+    }
+
+    /// Admits a request whatever the levels are (mode Shadow): it is counted as debt.
+    pub fn force(&mut self, now: Time, vector: Vector) -> Reservation {
+        let id = self.next_id();
+        self.force_as(now, id, vector)
+    }
+
+    /// Forgets a waiting request: its client has gone.
+    pub fn cancel(&mut self, id: DrawId) {
+        if let Some(waiter) = self.waiters.remove(id) {
+            self.cancel_draw(id, waiter.ask.vector);
+        }
+    }
+
+    /// Ends a reservation with what was charged in the end; what is missing from `actual` was not
+    /// charged at all. What was reserved too much goes back to everybody, what was too little is a
+    /// debt.
+    pub fn settle(&mut self, now: Time, reservation: Reservation, actual: &Vector) {
+        self.advance(now);
+        let empty = Amount::ZERO;
+        let budgets: BTreeSet<&BudgetId> = reservation.vector.keys().chain(actual.keys()).collect();
+        for budget in budgets {
+            let reserved = *reservation.vector.get(budget).unwrap_or(&empty);
+            let charged = *actual.get(budget).unwrap_or(&empty);
+            self.books.settled(budget, reserved, charged);
+            // Without an allocator the local level is all there is to give to or to take from.
+            match self.levels.get_mut(budget).filter(|_| self.link != Link::Up) {
+                Some(level) if charged > reserved => level.take(charged - reserved),
+                Some(level) => level.add(reserved - charged),
+                None => self.books.difference(budget, reserved, charged),
+            }
+        }
+        self.changed(now);
+    }
+
+    /// Debits a reservation anew whose request was not sent in time: the provider may have been full
+    /// when it was debited first, so that the old debit bought nothing.
+    pub fn redebit(&mut self, now: Time, reservation: &mut Reservation) {
+        reservation.at = now;
+        self.books.redebit(&reservation.vector);
+        self.changed(now);
+    }
+
+    /// Takes note of a provider's headers.
+    pub fn seen(&mut self, budget: &BudgetId, seen: Seen) {
+        self.books.seen(budget, seen);
+    }
+
+    /// Takes note of a 429 of the provider.
+    pub fn provider_429(&mut self, now: Time) {
+        self.books.provider_429 += 1;
+        self.changed(now);
+    }
+
+    /// A stream to an allocator is open.
+    pub fn connected(&mut self, now: Time) {
+        let since = self.down_since().unwrap_or(now);
+        self.link = Link::Opening(since);
+    }
+
+    /// The stream has ended.
+    pub fn disconnected(&mut self, now: Time) {
+        self.link = Link::Down(self.down_since().unwrap_or(now));
+        self.cancelled.clear();
+    }
+
+    /// Takes a message of the allocator.
+    pub fn receive(&mut self, now: Time, message: ToPod) {
+        self.advance(now);
+        match message {
+            ToPod::Challenge(epoch, nonce) => self.challenged(now, epoch, nonce),
+            ToPod::Welcome(epoch) => self.welcome(now, epoch),
+            ToPod::Lease(grant) => self.lease_granted(now, grant),
+            ToPod::Credit(credit) => self.credited(now, &credit),
+            ToPod::Deny(denial) => {
+                if self.waiters.remove(denial.id).is_some() {
+                    let (reason, retry_after) = (denial.reason, denial.retry_after);
+                    let explain = denial.explain;
+                    self.refuse(denial.id, Refused { reason, retry_after, explain });
+                }
+            }
+        }
+    }
+
+    /// Does all that is due at `now`, and returns what the caller must do.
+    pub fn poll(&mut self, now: Time) -> Vec<Event> {
+        self.advance(now);
+        self.expire(now);
+        self.serve_locally(now);
+        self.give_up(now);
+        if self.link == Link::Up && now >= self.report_due() {
+            self.events
+                .push(Event::Send(ToAllocator::Report(self.books.report(now, &self.waiters))));
+            self.report = Reporting { last: now, changed_at: None, active: false };
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    /// When `poll` has something to do next, if nothing else happens.
+    pub fn next_wakeup(&self, now: Time) -> Option<Time> {
+        if !self.events.is_empty() {
+            return Some(now);
+        }
+        let report = (self.link == Link::Up).then(|| self.report_due());
+        let refill = self.waiters.first().and_then(|waiter| self.refill(now, &waiter.ask.vector));
+        let waiting = !self.waiters.is_empty();
+        let lease = self.lease.next_change(now).filter(|_| waiting);
+        let lost =
+            self.down_since().map(|since| since + LOST_AFTER).filter(|at| waiting && *at > now);
+        let deadline = self.waiters.next_deadline();
+        [report, refill, lease, lost, deadline].into_iter().flatten().min()
+    }
+
+    /// The last message of a pod that ends.
+    pub fn bye(&mut self, now: Time) -> ToAllocator {
+        self.advance(now);
+        ToAllocator::Bye(self.books.report(now, &self.waiters))
+    }
+
+    /// True if no allocator has answered for a while.
+    pub fn lost(&self, now: Time) -> bool {
+        self.down_since().is_some_and(|since| now >= since + LOST_AFTER)
+    }
+
+    /// The lease, for status pages and the simulator's checks.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The local level of a budget at the last call.
+    pub fn level(&self, budget: &BudgetId) -> Amount {
+        self.levels.get(budget).map_or(Amount::ZERO, Bucket::available)
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// True if draws can be sent.
+    pub fn is_connected(&self) -> bool {
+        self.link == Link::Up
+    }
+
+    // --- messages ---
+
+    fn challenged(&mut self, now: Time, epoch: Epoch, nonce: Nonce) {
+        if !self.lease.fence(epoch) {
+            return;
+        }
+        let mut items: BTreeMap<_, _> = self
+            .lease
+            .grant()
+            .into_iter()
+            .flat_map(|grant| grant.items.keys())
+            .map(|budget| (budget.clone(), self.lease.held(now, budget)))
+            .collect();
+        for (budget, in_use) in self.books.slots_in_use() {
+            items.entry(budget.clone()).or_default().in_use = in_use;
+        }
+        let holdings = Holdings {
+            nonce,
+            mono: now,
+            ttl_left: self.lease.ttl_left(now),
+            items,
+            counters: self.books.counters().clone(),
+            debts: self.books.debts(),
+        };
+        self.events.push(Event::Send(ToAllocator::Holdings(holdings)));
+    }
+
+    fn welcome(&mut self, now: Time, epoch: Epoch) {
+        if !self.lease.accepts(epoch) {
+            return;
+        }
+        self.link = Link::Up;
+        self.books.told_all();
+        for (id, waiter) in self.waiters.oldest_first() {
+            self.events.push(Event::Send(ToAllocator::Draw(waiter.draw(now, id))));
+        }
+        self.changed(now);
+    }
+
+    fn lease_granted(&mut self, now: Time, grant: LeaseSet) {
+        self.books.confirmed(grant.echo);
+        let (epoch, version) = (grant.epoch, grant.version);
+        if self.lease.adopt(grant) == Adoption::Adopted {
+            self.adopt_levels(now);
+            self.events.push(Event::Send(ToAllocator::Ack(epoch, version)));
+        }
+    }
+
+    fn credited(&mut self, now: Time, credit: &Credit) {
+        self.books.confirmed(credit.echo);
+        if !self.lease.accepts(credit.epoch) {
+            return;
+        }
+        if let Some(vector) = self.cancelled.remove(&credit.id) {
+            self.books.credit_returned(&vector);
+            self.changed(now);
+            return;
+        }
+        let Some(waiter) = self.waiters.remove(credit.id) else { return };
+        if now >= credit.echo + credit.spend_by {
+            // Void: it took too long to arrive. Ask again, under the same name.
+            self.events.push(Event::Send(ToAllocator::Draw(waiter.draw(now, credit.id))));
+            self.waiters.insert(credit.id, waiter);
+            return;
+        }
+        self.books.credit_spent(&waiter.ask.vector);
+        let vector = waiter.ask.vector;
+        let reservation = Reservation { id: credit.id, vector, source: Source::Draw, at: now };
+        self.events.push(Event::Admit(credit.id, reservation));
+        self.changed(now);
+    }
+
+    // --- waiting requests ---
+
+    fn expire(&mut self, now: Time) {
+        for (id, waiter) in self.waiters.expired(now) {
+            self.cancel_draw(id, waiter.ask.vector);
+            self.refuse(
+                id,
+                Refused {
+                    reason: Reason::Deadline,
+                    retry_after: Some(QUEUE_FULL_RETRY),
+                    explain: "the request's deadline passed before its turn came".to_owned(),
+                },
+            );
+        }
+    }
+
+    /// Lets waiting requests go from the local level, in order; nobody passes a request that needs
+    /// the same budget.
+    fn serve_locally(&mut self, now: Time) {
+        if self.levels.is_empty() {
+            return;
+        }
+        let mut blocked: BTreeSet<BudgetId> = BTreeSet::new();
+        for id in self.waiters.in_order() {
+            let Some(waiter) = self.waiters.get(id) else { continue };
+            let vector = &waiter.ask.vector;
+            let free = vector.keys().all(|budget| !blocked.contains(budget));
+            if !free || !self.fits(now, vector) {
+                blocked.extend(vector.keys().cloned());
+                if self.levels.keys().all(|budget| blocked.contains(budget)) {
+                    return;
+                }
+                continue;
+            }
+            let Some(waiter) = self.waiters.remove(id) else { continue };
+            self.cancel_draw(id, waiter.ask.vector.clone());
+            let reservation = self.take(now, id, waiter.ask.vector);
+            self.events.push(Event::Admit(id, reservation));
+        }
+    }
+
+    /// Ends the wait of requests that nothing can serve: the allocator is lost, and so is the lease.
+    fn give_up(&mut self, now: Time) {
+        if !self.lost(now) {
+            return;
+        }
+        for id in self.waiters.in_order() {
+            let Some(waiter) = self.waiters.get(id) else { continue };
+            if self.floor_serves(now, &waiter.ask.vector) {
+                continue;
+            }
+            let Some(waiter) = self.waiters.remove(id) else { continue };
+            if self.on_loss() == OnLoss::Open {
+                let reservation = self.force_as(now, id, waiter.ask.vector);
+                self.events.push(Event::Admit(id, reservation));
+            } else {
+                self.refuse(id, allocator_lost());
+            }
+        }
+    }
+
+    /// Why a request that does not fit its lease must not wait either.
+    fn refusal(&self, now: Time, ask: &Ask) -> Option<Refused> {
+        let full = self.policy.as_ref().map_or(usize::MAX, |policy| policy.max_requests);
+        if ask.deadline <= now {
+            return Some(Refused {
+                reason: Reason::Deadline,
+                retry_after: Some(QUEUE_FULL_RETRY),
+                explain: "the request may not wait, and its lease is used up".to_owned(),
+            });
+        }
+        if self.waiters.len() >= full {
+            return Some(Refused {
+                reason: Reason::QueueFull,
+                retry_after: Some(QUEUE_FULL_RETRY),
+                explain: format!("{full} requests of this pod wait already (queue.maxRequests)"),
+            });
+        }
+        let open = self.on_loss() == OnLoss::Open;
+        let hopeless = self.lost(now) && !open && !self.floor_serves(now, &ask.vector);
+        hopeless.then(allocator_lost)
+    }
+
+    /// True if a local level will serve this request without an allocator.
+    fn floor_serves(&self, now: Time, vector: &Vector) -> bool {
+        let closed = self.on_loss() == OnLoss::Closed;
+        let in_time = !closed || !self.lease.ttl_left(now).is_zero();
+        in_time
+            && vector.iter().all(|(budget, amount)| {
+                let level = self.levels.get(budget);
+                self.lease.alive(now, budget)
+                    && level.is_some_and(|level| level.time_until(*amount).is_some())
+            })
+    }
+
+    fn cancel_draw(&mut self, id: DrawId, vector: Vector) {
+        if self.link != Link::Up {
+            return;
+        }
+        self.events.push(Event::Send(ToAllocator::Cancel(id)));
+        self.cancelled.insert(id, vector);
+        if self.cancelled.len() > CANCELLED_MAX {
+            self.cancelled.pop_first();
+        }
+    }
+
+    fn refuse(&mut self, id: DrawId, refused: Refused) {
+        self.books.refused += 1;
+        self.events.push(Event::Refuse(id, refused));
+    }
+
+    // --- levels ---
+
+    fn fits(&self, now: Time, vector: &Vector) -> bool {
+        let spendable = self.on_loss() != OnLoss::Closed
+            || self.down_since().is_none()
+            || !self.lease.ttl_left(now).is_zero();
+        spendable
+            && vector.iter().all(|(budget, amount)| {
+                self.levels.get(budget).is_some_and(|level| level.available() >= *amount)
+            })
+    }
+
+    fn take(&mut self, now: Time, id: DrawId, vector: Vector) -> Reservation {
+        for (budget, amount) in &vector {
+            if let Some(level) = self.levels.get_mut(budget) {
+                level.take(*amount);
+            }
+        }
+        self.books.leased(&vector);
+        Reservation { id, vector, source: Source::Lease, at: now }
+    }
+
+    fn force_as(&mut self, now: Time, id: DrawId, vector: Vector) -> Reservation {
+        self.books.forced(&vector);
+        self.changed(now);
+        Reservation { id, vector, source: Source::Free, at: now }
+    }
+
+    /// Accrues all levels up to `now`, through every change of rate on the way.
+    fn advance(&mut self, now: Time) {
+        while let Some(at) = self.lease.next_change(self.levels_at).filter(|at| *at <= now) {
+            self.levels_at = at;
+            let window_ends = self.window_ends_at(at);
+            for (budget, level) in &mut self.levels {
+                level.advance(at);
+                if window_ends.contains(budget) {
+                    level.empty();
+                }
+                level.set_rate(self.lease.rate(at, budget));
+                if !self.lease.alive(at, budget) {
+                    level.set_cap(Amount::ZERO);
+                }
+            }
+        }
+        self.levels_at = self.levels_at.max(now);
+        for level in self.levels.values_mut() {
+            level.advance(now);
+        }
+    }
+
+    fn window_ends_at(&self, at: Time) -> BTreeSet<BudgetId> {
+        let Some(grant) = self.lease.grant() else { return BTreeSet::new() };
+        let ends = |end: Option<Duration>| end.is_some_and(|end| grant.echo + end == at);
+        let items = grant.items.iter().filter(|(_, terms)| ends(terms.window_end));
+        items.map(|(budget, _)| budget.clone()).collect()
+    }
+
+    /// Brings the levels under the lease that was adopted at `now`: a new level starts at zero, an
+    /// old one goes on, clamped (rule 8).
+    fn adopt_levels(&mut self, now: Time) {
+        let Some(grant) = self.lease.grant() else { return };
+        let dropped: Vec<BudgetId> =
+            self.levels.keys().filter(|b| !grant.items.contains_key(*b)).cloned().collect();
+        for budget in dropped {
+            if let Some(level) = self.levels.remove(&budget) {
+                self.books.debt_of(&budget, level.level());
+            }
+        }
+        for (budget, terms) in &grant.items {
+            let rate = self.lease.rate(now, budget);
+            let level = self
+                .levels
+                .entry(budget.clone())
+                .or_insert_with(|| Bucket::new(now, rate, terms.cap));
+            level.set_rate(rate);
+            level.set_cap(terms.cap);
+        }
+    }
+
+    /// When the local level will hold `vector`.
+    fn refill(&self, now: Time, vector: &Vector) -> Option<Time> {
+        let times = vector.iter().map(|(b, amount)| self.levels.get(b)?.time_until(*amount));
+        let longest = times.collect::<Option<Vec<Duration>>>()?.into_iter().max()?;
+        Some(now + longest)
+    }
+
+    // --- small matters ---
+
+    fn changed(&mut self, now: Time) {
+        self.report.changed_at.get_or_insert(now);
+    }
+
+    fn report_due(&self) -> Time {
+        let quiet = if !self.waiters.is_empty() {
+            REPORT_WAITING
+        } else if self.report.active {
+            REPORT_ACTIVE
+        } else {
+            REPORT_IDLE
+        };
+        let regular = self.report.last + quiet;
+        self.report.changed_at.map_or(regular, |at| regular.min(at + REPORT_CHANGED))
+    }
+
+    fn down_since(&self) -> Option<Time> {
+        match self.link {
+            Link::Down(since) | Link::Opening(since) => Some(since),
+            Link::Up => None,
+        }
+    }
+
+    fn on_loss(&self) -> OnLoss {
+        self.policy.as_ref().map_or(OnLoss::Floor, |policy| policy.on_loss)
+    }
+
+    fn class_value(&self, class: &str) -> i32 {
+        let classes = self.policy.as_ref().map(|policy| &policy.classes);
+        classes.and_then(|classes| classes.get(class)).copied().unwrap_or(0)
+    }
+
+    fn next_id(&mut self) -> DrawId {
+        self.last_draw += 1;
+        DrawId(self.last_draw)
+    }
+}
+
+fn allocator_lost() -> Refused {
+    Refused {
+        reason: Reason::AllocatorLost,
+        retry_after: Some(Duration::from_secs(1)),
+        explain: "no allocator answers, and this pod's lease and floor have ended".to_owned(),
+    }
+}
