@@ -3,13 +3,6 @@
 use super::{Finding, Text};
 use crate::workspace::{Package, Workspace};
 
-/// Dependencies that only generated code or a feature names, and why they are there.
-const NAMED_NOWHERE: [(&str, &str); 2] = [
-    // The code that the build script of `wire` writes.
-    ("wire", "prost"),
-    ("wire", "tonic-prost"),
-];
-
 /// Packages that must not be built at all: one TLS library is enough, and it is ring (see
 /// `docs/decisions/0002-ring-not-aws-lc.md`).
 const BANNED: [&str; 4] = ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"];
@@ -31,8 +24,12 @@ pub(super) fn check(workspace: &Workspace, texts: &[Text]) -> Vec<Finding> {
         });
         let sources: Vec<&Text> = sources.collect();
         for unused in unused(package, &sources) {
-            let problem = format!("{} names {unused} nowhere; remove it", package.name);
-            findings.push(Finding::new(&path, manifest.line_of(unused), problem));
+            let line = manifest.line_of(unused);
+            if !is_explained(manifest, line) {
+                let problem =
+                    format!("no source names {unused}; remove it or say above why it is there");
+                findings.push(Finding::new(&path, line, problem));
+            }
         }
     }
     findings.extend(texts.iter().filter(|text| text.path == "Cargo.lock").flat_map(check_lock));
@@ -44,12 +41,19 @@ pub(super) fn check(workspace: &Workspace, texts: &[Text]) -> Vec<Finding> {
 fn unused<'a>(package: &'a Package, sources: &[&Text]) -> Vec<&'a str> {
     let names = package.dependencies.iter().map(|dependency| dependency.name.as_str());
     names
-        .filter(|name| !NAMED_NOWHERE.contains(&(package.name.as_str(), *name)))
         .filter(|name| {
             let identifier = name.replace('-', "_");
             !sources.iter().any(|source| contains_word(&source.content, &identifier))
         })
         .collect()
+}
+
+/// True if a comment stands on the line, or directly above it: only generated code may name what is
+/// listed there, or it may be there for a feature.
+fn is_explained(manifest: &Text, line: usize) -> bool {
+    manifest.lines().any(|(number, text)| {
+        (number == line && text.contains('#')) || (number + 1 == line && text.starts_with('#'))
+    })
 }
 
 fn contains_word(text: &str, word: &str) -> bool {
@@ -78,7 +82,7 @@ fn check_lock(lock: &Text) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_lock, contains_word, unused};
+    use super::{check_lock, contains_word, is_explained, unused};
     use crate::tidy::Text;
     use crate::workspace::{Dependency, Package};
 
@@ -92,10 +96,18 @@ mod tests {
         let package = Package {
             name: "wire".to_owned(),
             manifest_path: "Cargo.toml".into(),
-            dependencies: ["http-body-util", "bytes", "prost"].map(dependency).into(),
+            dependencies: ["http-body-util", "bytes"].map(dependency).into(),
         };
         let source = text("src/lib.rs", "use http_body_util::Full;\nlet bytes_read = 3;");
         assert_eq!(unused(&package, &[&source]), ["bytes"]);
+    }
+
+    #[test]
+    fn a_dependency_may_be_explained() {
+        let manifest = "prost = 1\n# For its feature.\ntonic = 1\nbytes = 1 # generated code\n";
+        let manifest = text("Cargo.toml", manifest);
+        let explained = [1, 3, 4].map(|line| is_explained(&manifest, line));
+        assert_eq!(explained, [false, true, true]);
     }
 
     #[test]
