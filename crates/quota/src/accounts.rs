@@ -127,6 +127,17 @@ impl Accounts {
         self.epoch
     }
 
+    /// Until when the leader before may still act, and nothing is granted or asked.
+    pub fn quiet_until(&self) -> Time {
+        self.quiet_until
+    }
+
+    /// True if the pod surely holds nothing.
+    pub fn holds_nothing(&self, now: Time, pod: &PodId) -> bool {
+        let holding = |account: &Account| account.grants.iter().any(|granted| granted.alive(now));
+        !self.missing.contains(pod) && !self.pods.get(pod).is_some_and(holding)
+    }
+
     /// Sets what may be granted of a budget. A cut takes effect as pods confirm or expire.
     pub fn set_capacity(&mut self, budget: BudgetId, capacity: Capacity) {
         self.capacity.insert(budget, capacity);
@@ -312,11 +323,8 @@ impl Accounts {
         let capacity = self.capacity.get(budget).copied().unwrap_or_default();
         let (own_rate, own_cap, own_floor) = self.charge_of(now, pod, budget);
         let rate = wanted.rate.min(own_rate + self.room(now, budget)).min(capacity.rate);
-        let caps_room = if self.learning(now) {
-            Amount::ZERO
-        } else {
-            capacity.caps - self.caps(now, budget)
-        };
+        let caps_room =
+            if self.learning(now) { Amount::ZERO } else { capacity.caps - self.caps(now, budget) };
         let floors_room =
             capacity.floors - self.floors(now, budget) - self.lost_floors(now, budget);
         let floors_room = if self.learning(now) { Rate::ZERO } else { floors_room };

@@ -328,9 +328,12 @@ impl Holder {
         [report, refill, lease, lost, deadline].into_iter().flatten().min()
     }
 
-    /// The last message of a pod that ends.
+    /// The last message of a pod that ends: what it has left goes back.
     pub fn bye(&mut self, now: Time) -> ToAllocator {
         self.advance(now);
+        for (budget, level) in std::mem::take(&mut self.levels) {
+            self.books.given_up(&budget, level.level());
+        }
         ToAllocator::Bye(self.books.report(now, &self.waiters))
     }
 
@@ -425,6 +428,7 @@ impl Holder {
             return;
         }
         self.books.credit_spent(&waiter.ask.vector);
+        self.spend_local_first(&waiter.ask.vector);
         let vector = waiter.ask.vector;
         let reservation = Reservation { id: credit.id, vector, source: Source::Draw, at: now };
         self.events.push(Event::Admit(credit.id, reservation));
@@ -564,6 +568,18 @@ impl Holder {
         Reservation { id, vector, source: Source::Lease, at: now }
     }
 
+    /// Of a credit that arrived, gives back what the local level holds, and spends that instead: a
+    /// part of a request that lies in a pod is of use to nobody.
+    fn spend_local_first(&mut self, vector: &Vector) {
+        for (budget, amount) in vector {
+            if let Some(level) = self.levels.get_mut(budget) {
+                let local = level.available().min(*amount);
+                level.take(local);
+                self.books.swapped(budget, local);
+            }
+        }
+    }
+
     fn force_as(&mut self, now: Time, id: DrawId, vector: Vector) -> Reservation {
         self.books.forced(&vector);
         self.changed(now);
@@ -607,7 +623,7 @@ impl Holder {
             self.levels.keys().filter(|b| !grant.items.contains_key(*b)).cloned().collect();
         for budget in dropped {
             if let Some(level) = self.levels.remove(&budget) {
-                self.books.debt_of(&budget, level.level());
+                self.books.given_up(&budget, level.level());
             }
         }
         for (budget, terms) in &grant.items {
@@ -617,8 +633,11 @@ impl Holder {
                 .entry(budget.clone())
                 .or_insert_with(|| Bucket::new(now, rate, terms.cap));
             level.set_rate(rate);
+            let above = level.available() - terms.cap;
             level.set_cap(terms.cap);
+            self.books.given_back(budget, above);
         }
+        self.changed(now);
     }
 
     /// When the local level will hold `vector`.

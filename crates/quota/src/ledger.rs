@@ -1,0 +1,624 @@
+//! All that the allocator decides: who holds what, who is next, what is left.
+//!
+//! One task of the allocator owns it and the simulator drives the same code: deliver what has
+//! arrived, send what [`Ledger::poll`] returns, call again at [`Ledger::next_wakeup`]. Leases are
+//! accounted for in [`crate::accounts`], waiting draws in [`crate::queue`], shares in
+//! [`crate::shares`]; here they meet the central levels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::accounts::{Accounts, Registration, Takeover};
+use crate::budget::BudgetId;
+use crate::charge::Vector;
+use crate::message::{
+    Credit, Denial, DrawId, DrawRequest, Holdings, PodId, Reason, Report, Terms, ToAllocator, ToPod,
+};
+use crate::policy::{Name, Policy, Quota};
+use crate::queue::{Config, Draw, FairQueue};
+use crate::time::Time;
+use crate::timing::Timing;
+use crate::units::{Amount, Rate};
+
+mod central;
+mod edges;
+mod levels;
+mod plan;
+mod session;
+mod status;
+
+use levels::Centre;
+use plan::{Asker, Leasable, Wish};
+use session::Session;
+pub use status::{BudgetStatus, PodStatus, Status};
+
+/// How often leases are planned anew. Draws do not wait for it.
+const PLAN_EVERY: Duration = Duration::from_millis(250);
+/// A lease is renewed, with a fresh anchor, this long after it was granted if the pod has reported.
+const RENEW_AFTER: Duration = Duration::from_millis(950);
+/// A lease changes if it would by this much, in percent (`leases.md` 4.5).
+const CHANGE_PERCENT: u64 = 5;
+/// A stock's mark on durable record is moved on by this part of it, in percent.
+const STOCK_BLOCK_PERCENT: u64 = 1;
+/// A budget for which draws waited this long ago is still contended: queues run empty for moments.
+const CONTENDED_FOR: Duration = Duration::from_secs(1);
+/// A challenge that nobody answered is repeated.
+const CHALLENGE_AGAIN: Duration = Duration::from_secs(1);
+
+/// A draw is known by its pod and its name there.
+type Key = (PodId, DrawId);
+
+/// All that the allocator decides.
+#[derive(Debug)]
+pub struct Ledger {
+    timing: Timing,
+    accounts: Accounts,
+    policy: Arc<Policy>,
+    centre: Centre,
+    queue: FairQueue<Key>,
+    sessions: BTreeMap<PodId, Session>,
+    outbox: Vec<(PodId, ToPod)>,
+    plan_at: Time,
+    challenge_at: Time,
+    /// When draws waited for a budget last.
+    contended: BTreeMap<BudgetId, Time>,
+    /// Central levels start full: nobody has used this account through Weir before.
+    first_use: bool,
+}
+
+/// A stock's mark: what of the period may have been granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockMark {
+    /// The stock.
+    pub budget: BudgetId,
+    /// Up to here.
+    pub granted: Amount,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Begins an epoch. `first_use` lets central levels start full; otherwise they start empty,
+    /// because nobody knows what the leader before has spent (rule 8).
+    pub fn new(now: Time, timing: Timing, start: Takeover, first_use: bool) -> Ledger {
+        Ledger {
+            timing,
+            accounts: Accounts::new(now, timing, start),
+            policy: Arc::default(),
+            centre: Centre::default(),
+            queue: FairQueue::default(),
+            sessions: BTreeMap::new(),
+            outbox: Vec::new(),
+            plan_at: now,
+            challenge_at: now,
+            contended: BTreeMap::new(),
+            first_use,
+        }
+    }
+
+    /// Takes a policy. What it cuts is taken back as pods confirm.
+    pub fn set_policy(&mut self, now: Time, policy: Arc<Policy>) {
+        self.centre.advance(now);
+        self.centre.configure(now, &policy, self.first_use);
+        for draw in self.queue.configure(Config::of(&policy)) {
+            self.requeue(now, draw);
+        }
+        for (budget, capacity) in self.centre.capacities() {
+            self.accounts.set_capacity(budget, capacity);
+        }
+        for session in self.sessions.values_mut() {
+            session.changed = true;
+        }
+        self.policy = policy;
+        self.first_use = false;
+        self.plan_at = now;
+        self.refresh(now);
+    }
+
+    /// Sets what earlier leaders of this period may have granted of stocks, from durable record.
+    pub fn set_stock_marks(&mut self, marks: &[StockMark]) {
+        for mark in marks {
+            self.centre.set_stock(&mark.budget, mark.granted);
+        }
+    }
+
+    /// The period of stocks has ended: they begin anew.
+    pub fn new_period(&mut self) {
+        self.centre.new_period();
+    }
+
+    /// Marks that must be on durable record before more is granted of these stocks. The caller
+    /// writes them down, then calls [`Ledger::stock_marks_written`].
+    pub fn stock_marks_wanted(&self) -> Vec<StockMark> {
+        self.centre.stock_marks_wanted(STOCK_BLOCK_PERCENT)
+    }
+
+    /// These marks are on durable record.
+    pub fn stock_marks_written(&mut self, marks: &[StockMark]) {
+        for mark in marks {
+            self.centre.stock_mark_written(&mark.budget, mark.granted);
+        }
+    }
+
+    /// A pod has opened a stream. `quota` is its workload (`namespace/name`), if one matches. Another
+    /// `boot` than before says that its old run has surely ended.
+    pub fn connect(&mut self, now: Time, pod: &PodId, boot: u64, quota: Option<Name>) {
+        self.centre.advance(now);
+        if self.sessions.get(pod).is_some_and(|session| session.boot != boot) {
+            self.end(pod);
+        }
+        let session = self
+            .sessions
+            .entry(pod.clone())
+            .or_insert_with(|| Session::new(now, boot, quota.clone()));
+        session.flow = quota;
+        session.connected = true;
+        session.welcome = false;
+        session.challenge_due = true;
+        self.challenge_at = now;
+    }
+
+    /// A pod falls under another quota now.
+    pub fn set_quota(&mut self, pod: &PodId, quota: Option<Name>) {
+        if let Some(session) = self.sessions.get_mut(pod) {
+            session.flow = quota;
+        }
+    }
+
+    /// A pod's stream has ended. What it holds, it may still hold.
+    pub fn disconnect(&mut self, pod: &PodId) {
+        if let Some(session) = self.sessions.get_mut(pod) {
+            session.connected = false;
+            session.welcome = false;
+        }
+        self.cancel_draws(pod);
+    }
+
+    /// A pod has surely ended. What it held is free.
+    pub fn gone(&mut self, now: Time, pod: &PodId) {
+        self.centre.advance(now);
+        self.end(pod);
+        self.accounts.gone(pod);
+        self.sessions.remove(pod);
+        self.refresh(now);
+    }
+
+    /// Takes a message of a pod.
+    pub fn receive(&mut self, now: Time, pod: &PodId, message: ToAllocator) {
+        self.centre.advance(now);
+        match message {
+            ToAllocator::Holdings(holdings) => self.register(now, pod, &holdings),
+            ToAllocator::Report(report) => self.report(now, pod, &report),
+            ToAllocator::Draw(draw) => self.draw(now, pod, draw),
+            ToAllocator::Cancel(id) => {
+                self.queue.cancel(&(pod.clone(), id));
+                if let Some(session) = self.sessions.get_mut(pod) {
+                    session.draws.remove(&id);
+                }
+            }
+            ToAllocator::Ack(epoch, version) => {
+                self.accounts.acked(pod, epoch, version);
+                self.refresh(now);
+            }
+            ToAllocator::Bye(report) => {
+                self.report(now, pod, &report);
+                self.gone(now, pod);
+            }
+        }
+    }
+
+    /// Does all that is due, and returns what is to be sent.
+    pub fn poll(&mut self, now: Time) -> Vec<(PodId, ToPod)> {
+        self.centre.advance(now);
+        self.expire(now);
+        self.challenge(now);
+        self.dispatch(now);
+        for (_, _, budget) in self.queue.waiting().into_keys() {
+            self.contended.insert(budget, now);
+        }
+        if now >= self.plan_at {
+            self.plan(now);
+            self.plan_at = now + PLAN_EVERY;
+        }
+        self.refresh(now);
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// When `poll` has something to do next, if nothing else happens.
+    pub fn next_wakeup(&self, now: Time) -> Option<Time> {
+        let planned = (!self.sessions.is_empty()).then_some(self.plan_at);
+        let challenged = self.sessions.values().any(|session| session.challenge_due);
+        let challenge = challenged.then_some(self.challenge_at);
+        let served = self.queue.next_wakeup(now, &self.centre);
+        [planned, challenge, served].into_iter().flatten().min()
+    }
+
+    /// Who holds what, and what is left.
+    pub fn status(&mut self, now: Time) -> Status {
+        self.centre.advance(now);
+        status::status(now, self)
+    }
+
+    /// The accounts, for status pages and the simulator's checks.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    // --- messages ---
+
+    fn register(&mut self, now: Time, pod: &PodId, holdings: &Holdings) {
+        let Some(session) = self.sessions.get_mut(pod).filter(|session| session.connected) else {
+            return;
+        };
+        session.heard(now, holdings.mono);
+        match self.accounts.register(now, pod, holdings) {
+            Registration::Unasked => return,
+            Registration::Stale => {
+                session.challenge_due = true;
+                self.challenge_at = now;
+                return;
+            }
+            Registration::Accepted => {}
+        }
+        if !session.known {
+            session.known = true;
+            session.counters = holdings.counters.clone();
+            for (budget, debt) in &holdings.debts {
+                self.centre.take(budget, *debt);
+            }
+        }
+        session.slots = holdings
+            .items
+            .iter()
+            .map(|(budget, held)| (budget.clone(), held.in_use))
+            .filter(|(_, in_use)| !in_use.is_zero())
+            .collect();
+        session.welcome = true;
+        session.changed = true;
+        self.plan_at = now;
+        self.outbox.push((pod.clone(), ToPod::Welcome(self.accounts.epoch())));
+        self.refresh(now);
+    }
+
+    fn report(&mut self, now: Time, pod: &PodId, report: &Report) {
+        let Some(session) = self.sessions.get_mut(pod).filter(|session| session.welcome) else {
+            return;
+        };
+        session.heard(now, report.mono);
+        session.reported = true;
+        session.waiting = report.waiting;
+        let (mut used, mut unused) = (Vector::new(), Vector::new());
+        for (budget, item) in &report.items {
+            let Some(central) = self.centre.get_mut(budget) else { continue };
+            let before = session.counters.insert(budget.clone(), item.counters).unwrap_or_default();
+            let since = item.counters.since(&before);
+            central.outstanding = central.outstanding - session.confirm(budget, since.credited);
+            central.give(since.returned);
+            central.take(since.overdrawn);
+            if central.is_slots() {
+                let held = session.slots.entry(budget.clone()).or_default();
+                *held = *held + since.overdrawn - since.returned;
+            }
+            central.settle(now, since.settled);
+            used.insert(budget.clone(), since.leased + since.overdrawn);
+            unused.insert(budget.clone(), since.returned);
+            let contended =
+                self.contended.get(budget).is_some_and(|at| now.since(*at) < CONTENDED_FOR);
+            let demand = session.demand.entry(budget.clone()).or_default();
+            demand.arrived(now, since.offered, item.large, contended);
+            let reset = item.seen.map(|seen| (seen.reset_lo, seen.reset_hi));
+            let reset = reset.map(|(lo, hi)| (session.to_ours(lo), session.to_ours(hi)));
+            if let Some((Some(lo), Some(hi))) = reset {
+                central.observe_reset(lo, hi, now);
+            }
+        }
+        if let Some(flow) = session.flow.clone() {
+            self.correct(now, &flow, used, unused);
+        }
+        self.refresh(now);
+    }
+
+    /// Tells the queue what a workload used from leases, and what it gave back, so that its place is
+    /// fair over both.
+    fn correct(&mut self, now: Time, flow: &Name, mut used: Vector, mut unused: Vector) {
+        let Some(class) = self.quota(flow).map(|quota| quota.class.clone()) else { return };
+        used.retain(|_, amount| !amount.is_zero());
+        unused.retain(|_, amount| !amount.is_zero());
+        if !used.is_empty() {
+            self.queue.charge(now, &class, flow, &used);
+        }
+        if !unused.is_empty() {
+            self.queue.settle(now, &class, flow, &unused, &Vector::new());
+        }
+    }
+
+    fn draw(&mut self, now: Time, pod: &PodId, draw: DrawRequest) {
+        let Some(session) = self.sessions.get_mut(pod).filter(|session| session.welcome) else {
+            return;
+        };
+        session.heard(now, draw.mono);
+        // Asked for again, so its credit has not arrived and never will.
+        if let Some((_, vector)) = session.granted.remove(&draw.id) {
+            for (budget, amount) in vector {
+                let outstanding = session.confirm(&budget, amount);
+                self.centre.reclaim(&budget, amount, outstanding);
+            }
+        }
+        let id = draw.id;
+        if let Err(denial) = self.enqueue(now, pod, draw) {
+            let denial = Denial { id, ..denial };
+            self.outbox.push((pod.clone(), ToPod::Deny(denial)));
+        }
+    }
+
+    fn enqueue(&mut self, now: Time, pod: &PodId, draw: DrawRequest) -> Result<(), Denial> {
+        let denied = |reason: Reason, explain: String| Denial {
+            id: draw.id,
+            reason,
+            retry_after: None,
+            explain,
+        };
+        let flow = self.sessions.get(pod).and_then(|session| session.flow.clone());
+        let quota = flow.as_ref().and_then(|flow| self.quota(flow));
+        let (Some(flow), Some(quota)) = (&flow, quota) else {
+            return Err(denied(Reason::NotPermitted, "no LLMQuota matches this pod".to_owned()));
+        };
+        if !quota.permits(&draw.class) {
+            let explain = format!("LLMQuota {flow} does not permit class {}", draw.class);
+            return Err(denied(Reason::NotPermitted, explain));
+        }
+        // A budget that the policy no longer has limits nothing.
+        let mut vector = draw.vector.clone();
+        vector.retain(|budget, _| self.centre.get(budget).is_some());
+        for (budget, amount) in &vector {
+            if let Some((reason, explain)) = self.centre.hopeless(budget, *amount) {
+                return Err(denied(reason, explain));
+            }
+        }
+        let key = (pod.clone(), draw.id);
+        self.queue.cancel(&key);
+        let queued = Draw {
+            key,
+            flow: flow.clone(),
+            class: draw.class.clone(),
+            vector,
+            queued_at: now - draw.waited,
+            deadline: now + draw.max_wait,
+        };
+        self.queue.push(now, queued, &self.centre).map_err(|refused| Denial {
+            id: draw.id,
+            reason: refused.reason,
+            retry_after: refused.retry_after,
+            explain: refused.explain,
+        })?;
+        if let Some(session) = self.sessions.get_mut(pod) {
+            session.draws.insert(draw.id);
+        }
+        Ok(())
+    }
+
+    /// Puts a draw back that a change of policy threw out; what is gone limits nothing any more.
+    fn requeue(&mut self, now: Time, mut draw: Draw<Key>) {
+        draw.vector.retain(|budget, _| self.centre.get(budget).is_some());
+        let (pod, id) = draw.key.clone();
+        if let Err(refused) = self.queue.push(now, draw, &self.centre) {
+            let (reason, retry_after) = (refused.reason, refused.retry_after);
+            let denial = Denial { id, reason, retry_after, explain: refused.explain };
+            self.outbox.push((pod, ToPod::Deny(denial)));
+        }
+    }
+
+    // --- what is due ---
+
+    fn challenge(&mut self, now: Time) {
+        if now < self.challenge_at {
+            return;
+        }
+        let epoch = self.accounts.epoch();
+        for (pod, session) in &mut self.sessions {
+            if !session.connected || session.welcome || !session.challenge_due {
+                continue;
+            }
+            // Until the leader before has surely ended there is nothing to ask; try again later.
+            if let Some(nonce) = self.accounts.challenge(now, pod, session.boot) {
+                self.outbox.push((pod.clone(), ToPod::Challenge(epoch, nonce)));
+            }
+        }
+        for session in self.sessions.values_mut() {
+            session.challenge_due = session.connected && !session.welcome;
+        }
+        let quiet = self.accounts.quiet_until();
+        self.challenge_at = if now < quiet { quiet } else { now + CHALLENGE_AGAIN };
+    }
+
+    fn expire(&mut self, now: Time) {
+        for draw in self.queue.expire(now) {
+            let (pod, id) = draw.key;
+            if let Some(session) = self.sessions.get_mut(&pod) {
+                session.draws.remove(&id);
+            }
+            let denial = Denial {
+                id,
+                reason: Reason::Deadline,
+                retry_after: Some(Duration::from_secs(1)),
+                explain: format!("class {}: its turn did not come in time", draw.class),
+            };
+            self.outbox.push((pod, ToPod::Deny(denial)));
+        }
+        for session in self.sessions.values_mut() {
+            for (budget, amount) in session.expire(now) {
+                self.centre.no_longer_outstanding(&budget, amount);
+            }
+        }
+        let silent: Vec<PodId> = self
+            .sessions
+            .iter()
+            .filter(|(pod, session)| !session.connected && self.accounts.holds_nothing(now, pod))
+            .map(|(pod, _)| pod.clone())
+            .collect();
+        for pod in silent {
+            self.gone(now, &pod);
+        }
+    }
+
+    /// Grants credit to whoever is next, as far as it reaches.
+    fn dispatch(&mut self, now: Time) {
+        let until = now + self.timing.charged(self.timing.spend_by);
+        for draw in self.queue.dispatch(now, &mut self.centre) {
+            let (pod, id) = draw.key;
+            let Some(session) = self.sessions.get_mut(&pod) else { continue };
+            for (budget, amount) in &draw.vector {
+                let Some(central) = self.centre.get_mut(budget) else { continue };
+                if central.is_rate() {
+                    central.outstanding += *amount;
+                    let credits = session.credits.entry(budget.clone()).or_default();
+                    credits.push_back((until, *amount));
+                } else if central.is_slots() {
+                    *session.slots.entry(budget.clone()).or_default() += *amount;
+                }
+            }
+            session.draws.remove(&id);
+            session.granted.insert(id, (until, draw.vector));
+            let (epoch, echo) = (self.accounts.epoch(), session.echo);
+            let credit = Credit { id, epoch, echo, spend_by: self.timing.spend_by };
+            self.outbox.push((pod, ToPod::Credit(credit)));
+        }
+    }
+
+    /// Sizes every lease anew, and grants those that change or are due.
+    fn plan(&mut self, now: Time) {
+        let askers = self.askers(now);
+        let leases = plan::leases(&self.leasable(now), &askers);
+        let pods: Vec<PodId> = self.sessions.keys().cloned().collect();
+        for pod in pods {
+            let wanted = leases.get(&pod).cloned().unwrap_or_default();
+            if self.is_due(now, &pod, &wanted) {
+                self.grant(now, &pod, wanted);
+            }
+        }
+    }
+
+    fn is_due(&self, now: Time, pod: &PodId, wanted: &BTreeMap<BudgetId, Terms>) -> bool {
+        let Some(session) = self.sessions.get(pod).filter(|session| session.welcome) else {
+            return false;
+        };
+        let nothing = session.terms.is_empty() && wanted.is_empty();
+        let dwelt = now.since(session.granted_at) >= RENEW_AFTER;
+        let shrinks = session.terms.iter().any(|(budget, terms)| {
+            let rate = wanted.get(budget).map_or(Rate::ZERO, |wanted| wanted.rate);
+            rate < terms.rate.scale(100 - CHANGE_PERCENT, 100) && self.contended(now, budget)
+        });
+        session.changed || (!nothing && ((dwelt && session.reported) || shrinks))
+    }
+
+    fn grant(&mut self, now: Time, pod: &PodId, mut wanted: BTreeMap<BudgetId, Terms>) {
+        let Some(session) = self.sessions.get(pod) else { return };
+        for (budget, terms) in &mut wanted {
+            let resets_at = self.centre.get(budget).and_then(central::Central::resets_at);
+            terms.window_end = resets_at.and_then(|at| session.after_echo(at));
+            // Small wavering is not worth a change, and keeps shares from oscillating.
+            if let Some(held) = session.terms.get(budget) {
+                let change = (terms.rate - held.rate) + (held.rate - terms.rate);
+                let small = change <= held.rate.scale(CHANGE_PERCENT, 100);
+                if small && !self.contended(now, budget) {
+                    terms.rate = held.rate;
+                }
+            }
+        }
+        let granted = self.accounts.grant(now, pod, session.echo, &wanted);
+        let Some(session) = self.sessions.get_mut(pod) else { return };
+        session.reported = false;
+        if let Some(grant) = granted {
+            session.terms = grant.items.clone();
+            session.granted_at = now;
+            session.changed = false;
+            self.outbox.push((pod.clone(), ToPod::Lease(grant)));
+        }
+        self.refresh(now);
+    }
+
+    fn askers(&self, now: Time) -> Vec<Asker> {
+        let asker = |(pod, session): (&PodId, &Session)| {
+            let flow = session.flow.clone().filter(|_| session.welcome)?;
+            let quota = self.quota(&flow)?;
+            let class = self.policy.classes.get(&quota.class);
+            let min_share = class.map_or(0, |class| class.min_share_percent);
+            let wishes = session.demand.iter().filter_map(|(budget, demand)| {
+                let central = self.centre.get(budget)?;
+                let rate = demand.now(now, self.contended(now, budget));
+                let bounds = quota.bounds(&central.budget);
+                (!rate.is_zero()).then(|| {
+                    let wish = Wish {
+                        rate,
+                        large: demand.large,
+                        guaranteed: bounds.guaranteed,
+                        ceiling: bounds.ceiling,
+                        min_share: central.budget.rate().scale(u64::from(min_share), 100),
+                    };
+                    (budget.clone(), wish)
+                })
+            });
+            let demand: BTreeMap<BudgetId, Wish> = wishes.collect();
+            let band = class.map_or(0, |class| class.value);
+            let (pod, weight) = (pod.clone(), quota.weight);
+            (!demand.is_empty()).then_some(Asker { pod, flow, band, weight, demand })
+        };
+        self.sessions.iter().filter_map(asker).collect()
+    }
+
+    fn leasable(&self, now: Time) -> BTreeMap<BudgetId, Leasable> {
+        let leasable = self.centre.iter().map(|(budget, central)| {
+            let leasable = Leasable {
+                capacity: central.capacity(),
+                floor_ttl: central.budget.floor_duration,
+                by_rate: central.is_rate(),
+                contended: self.contended(now, budget),
+            };
+            (budget.clone(), leasable)
+        });
+        leasable.collect()
+    }
+
+    // --- small matters ---
+
+    /// Brings the central levels in line with what pods may hold now.
+    fn refresh(&mut self, now: Time) {
+        let learning = self.accounts.learning(now);
+        for (budget, central) in self.centre.iter_mut() {
+            if central.is_slots() {
+                let held = self.sessions.values().filter_map(|session| session.slots.get(budget));
+                central.set_slots(held.copied().sum(), learning);
+                continue;
+            }
+            self.accounts.set_capacity(budget.clone(), central.capacity());
+            let (room, caps) = (self.accounts.room(now, budget), self.accounts.caps(now, budget));
+            central.set_room(room, caps);
+        }
+    }
+
+    fn end(&mut self, pod: &PodId) {
+        self.cancel_draws(pod);
+        if let Some(mut session) = self.sessions.remove(pod) {
+            for (budget, amount) in session.drop_credits() {
+                self.centre.no_longer_outstanding(&budget, amount);
+            }
+        }
+    }
+
+    fn cancel_draws(&mut self, pod: &PodId) {
+        let Some(session) = self.sessions.get_mut(pod) else { return };
+        for id in std::mem::take(&mut session.draws) {
+            self.queue.cancel(&(pod.clone(), id));
+        }
+    }
+
+    fn contended(&self, now: Time, budget: &BudgetId) -> bool {
+        self.contended.get(budget).is_some_and(|at| now.since(*at) < CONTENDED_FOR)
+    }
+
+    fn quota(&self, flow: &str) -> Option<&Quota> {
+        let (namespace, name) = flow.split_once('/')?;
+        self.policy.quotas.iter().find(|q| *q.namespace == *namespace && *q.name == *name)
+    }
+}

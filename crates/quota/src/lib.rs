@@ -15,6 +15,7 @@ pub mod lease;
 pub mod ledger;
 pub mod message;
 pub mod policy;
+pub mod queue;
 pub mod shares;
 pub mod time;
 pub mod timing;

@@ -113,6 +113,20 @@ pub struct Counters {
     pub settled: Amount,
 }
 
+impl Counters {
+    /// What has been added since `before`.
+    pub fn since(&self, before: &Counters) -> Counters {
+        Counters {
+            offered: self.offered - before.offered,
+            leased: self.leased - before.leased,
+            credited: self.credited - before.credited,
+            returned: self.returned - before.returned,
+            overdrawn: self.overdrawn - before.overdrawn,
+            settled: self.settled - before.settled,
+        }
+    }
+}
+
 /// What a pod tells, every second while active.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Report {

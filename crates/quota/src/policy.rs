@@ -48,7 +48,7 @@ pub struct Provider {
 pub struct Key {
     /// The alias that may be shown.
     pub name: Name,
-    /// The key itself.
+    /// The key itself; empty if its Secret is not there: such a key is never used.
     pub secret: Secret,
     /// Its share of the calls, relative to the other keys that serve the model.
     pub weight: u32,
@@ -179,13 +179,10 @@ impl Policy {
     /// The quota that applies to a pod: of those that match, the one of the highest class, then of
     /// the most selector terms, then the first by name.
     pub fn quota_of(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&Quota> {
-        self.quotas
-            .iter()
-            .filter(|quota| quota.matches(namespace, labels))
-            .max_by_key(|quota| {
-                let name = std::cmp::Reverse(quota.name.clone());
-                (self.class_value(&quota.class), quota.selector.len(), name)
-            })
+        self.quotas.iter().filter(|quota| quota.matches(namespace, labels)).max_by_key(|quota| {
+            let name = std::cmp::Reverse(quota.name.clone());
+            (self.class_value(&quota.class), quota.selector.len(), name)
+        })
     }
 
     /// All budgets of all providers.
@@ -241,10 +238,13 @@ impl Provider {
             .collect()
     }
 
-    /// The keys that may be used for `model`.
+    /// The keys that may be used for `model`. None, where `keys` is not empty, means that the call
+    /// cannot be made.
     pub fn keys_of<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Key> {
         self.keys.iter().filter(move |key| {
-            key.models.is_empty() || key.models.iter().any(|m| glob::matches(m, model))
+            let serves =
+                key.models.is_empty() || key.models.iter().any(|m| glob::matches(m, model));
+            serves && !key.secret.is_empty()
         })
     }
 }
@@ -325,6 +325,11 @@ impl Secret {
     /// Wraps a key.
     pub fn new(secret: &str) -> Secret {
         Secret(secret.into())
+    }
+
+    /// True if there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The key, for the one header it goes into.

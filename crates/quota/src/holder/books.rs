@@ -99,10 +99,27 @@ impl Books {
         counters.overdrawn += charged - reserved;
     }
 
-    /// The debt of a level that is given up.
-    pub(super) fn debt_of(&mut self, budget: &BudgetId, level: i64) {
-        let debt = level.min(0).unsigned_abs();
-        self.of(budget).overdrawn += Amount::from_micros(debt);
+    /// A level that ends: what is left goes back, a debt is told.
+    pub(super) fn given_up(&mut self, budget: &BudgetId, level: i64) {
+        let amount = Amount::from_micros(level.unsigned_abs());
+        let counters = self.of(budget);
+        if level < 0 {
+            counters.overdrawn += amount;
+        } else {
+            counters.returned += amount;
+        }
+    }
+
+    /// A part of a level that goes back.
+    pub(super) fn given_back(&mut self, budget: &BudgetId, amount: Amount) {
+        self.of(budget).returned += amount;
+    }
+
+    /// A part of a credit that goes back because the local level was spent instead.
+    pub(super) fn swapped(&mut self, budget: &BudgetId, amount: Amount) {
+        let counters = self.of(budget);
+        counters.leased += amount;
+        counters.returned += amount;
     }
 
     pub(super) fn seen(&mut self, budget: &BudgetId, seen: Seen) {

@@ -1,0 +1,268 @@
+//! What of one budget nobody holds: the central level, from which credit is granted.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::edges::Edges;
+use crate::accounts::Capacity;
+use crate::bucket::Bucket;
+use crate::budget::{Budget, Kind};
+use crate::time::Time;
+use crate::units::{Amount, Rate};
+
+/// g: the longest time from our debit to the request's arrival at the provider that is allowed for
+/// (`leases.md` 3.1).
+pub(super) const TRANSIT: Duration = Duration::from_millis(250);
+/// Of a window whose edges are unknown, what may be admitted at once; the rest is paced, so that any
+/// 60 s hold no more than the limit (`leases.md` 3.1).
+const BLIND_BURST_PERCENT: u64 = 2;
+/// Part of a burst that local levels may hold together, in percent. The rest stays central, so that
+/// the largest request always finds room.
+const CAPS_PERCENT: u64 = 50;
+/// For how many seconds figures of use are kept.
+const RECENT_SECONDS: u64 = 60;
+
+/// One budget at the centre.
+#[derive(Debug)]
+pub(super) struct Central {
+    pub(super) budget: Budget,
+    /// The level of what refills.
+    bucket: Bucket,
+    /// Slots that nobody holds.
+    free: Amount,
+    edges: Option<Edges>,
+    /// When the level of the present window dies.
+    resets_at: Option<Time>,
+    /// Credit that is granted, and not known to be spent or returned.
+    pub(super) outstanding: Amount,
+    settled: Recent,
+    /// A stock: what of the period was granted, and up to where that is on durable record.
+    pub(super) stock: Stock,
+}
+
+/// A stock's place in its period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stock {
+    pub(super) spent: Amount,
+    pub(super) durable: Amount,
+}
+
+/// Sums over the last minute, second by second.
+#[derive(Debug, Default)]
+struct Recent {
+    seconds: VecDeque<(u64, Amount)>,
+}
+
+// === impl Central ===
+
+impl Central {
+    /// A budget that starts full (first use) or empty (after a takeover, rule 8).
+    pub(super) fn new(now: Time, budget: Budget, full: bool) -> Central {
+        let mut central = Central {
+            bucket: Bucket::new(now, Rate::ZERO, Amount::ZERO),
+            budget,
+            free: Amount::ZERO,
+            edges: None,
+            resets_at: None,
+            outstanding: Amount::ZERO,
+            settled: Recent::default(),
+            stock: Stock::default(),
+        };
+        let burst = central.burst();
+        central.bucket.set_cap(burst);
+        if full {
+            central.bucket.add(burst);
+        }
+        central
+    }
+
+    /// What may be granted of it, leases and credit together.
+    pub(super) fn capacity(&self) -> Capacity {
+        let rate = self.full_rate();
+        Capacity {
+            rate,
+            caps: self.burst().scale(CAPS_PERCENT, 100).min(rate.over(Duration::from_secs(4))),
+            floors: rate.scale(u64::from(self.budget.floor_percent), 100),
+        }
+    }
+
+    /// The same level under another figure: what was there stays, as far as it fits.
+    pub(super) fn with_budget(self, budget: Budget) -> Central {
+        let edges = self.edges.filter(|_| self.budget.kind == budget.kind);
+        Central { budget, edges, ..self }
+    }
+
+    /// Sets what of it is nobody's, and what local levels may hold, from the last `advance` on.
+    pub(super) fn set_room(&mut self, room: Rate, caps: Amount) {
+        if self.is_rate() {
+            self.bucket.set_rate(room);
+            self.bucket.set_cap(self.burst() - caps - self.outstanding);
+        }
+    }
+
+    /// Accrues up to `now` what was nobody's.
+    pub(super) fn advance(&mut self, now: Time) {
+        if let Some(at) = self.resets_at.filter(|at| *at <= now) {
+            self.bucket.advance(at);
+            self.bucket.empty();
+            // Credit of the old window may still be spent in the new one.
+            self.bucket.take(self.outstanding);
+            self.resets_at = None;
+        }
+        self.bucket.advance(now);
+        if let Some(edges) = &mut self.edges {
+            edges.roll(now);
+            let at = edges.lo() - TRANSIT;
+            if self.resets_at.is_none() && at > now {
+                self.resets_at = Some(at);
+            }
+        }
+    }
+
+    /// What the provider's headers said of its window, in the ledger's time.
+    pub(super) fn observe_reset(&mut self, lo: Time, hi: Time, now: Time) {
+        let Kind::Window { length, .. } = self.budget.kind else { return };
+        // A reset further away than a window, or in the past, is not one of this window.
+        if lo.since(now) > length || hi <= now {
+            return;
+        }
+        match &mut self.edges {
+            Some(edges) => edges.observe(lo, hi, now),
+            None => self.edges = Some(Edges::new(length, lo, hi, now)),
+        }
+        self.resets_at = self.edges.map(|edges| edges.lo() - TRANSIT).filter(|at| *at > now);
+    }
+
+    /// When local levels die too.
+    pub(super) fn resets_at(&self) -> Option<Time> {
+        self.resets_at
+    }
+
+    /// What may be taken now, in millionths; below zero is debt.
+    pub(super) fn level(&self) -> i64 {
+        match self.budget.kind {
+            Kind::Stock { amount, .. } => {
+                let left = self.stock.durable.min(amount) - self.stock.spent;
+                i64::try_from(left.micros()).unwrap_or(i64::MAX)
+            }
+            Kind::Slots { .. } => i64::try_from(self.free.micros()).unwrap_or(i64::MAX),
+            Kind::Bucket { .. } | Kind::Window { .. } => self.bucket.level(),
+        }
+    }
+
+    /// What it accrues at present.
+    pub(super) fn rate(&self) -> Rate {
+        self.bucket.rate()
+    }
+
+    /// The largest single request.
+    pub(super) fn largest(&self) -> Amount {
+        match self.budget.kind {
+            Kind::Bucket { .. } | Kind::Window { .. } => {
+                self.burst() - self.burst().scale(CAPS_PERCENT, 100)
+            }
+            Kind::Stock { amount, .. } => amount,
+            Kind::Slots { count } => count,
+        }
+    }
+
+    /// What of a stock is left in this period; `None` for what comes back by itself.
+    pub(super) fn left(&self) -> Option<Amount> {
+        match self.budget.kind {
+            Kind::Stock { amount, .. } => Some(amount - self.stock.spent),
+            _ => None,
+        }
+    }
+
+    /// Takes credit.
+    pub(super) fn take(&mut self, amount: Amount) {
+        self.stock.spent += amount;
+        self.free = self.free - amount;
+        self.bucket.take(amount);
+    }
+
+    /// Gives back what was not charged.
+    pub(super) fn give(&mut self, amount: Amount) {
+        self.stock.spent = self.stock.spent - amount;
+        self.bucket.add(amount);
+    }
+
+    /// Slots: sets what is in use; nothing is free until every holder is known.
+    pub(super) fn set_slots(&mut self, held: Amount, learning: bool) {
+        if let Kind::Slots { count } = self.budget.kind {
+            self.free = if learning { Amount::ZERO } else { count - held };
+        }
+    }
+
+    /// True for what is held until a request ends.
+    pub(super) fn is_slots(&self) -> bool {
+        matches!(self.budget.kind, Kind::Slots { .. })
+    }
+
+    /// True for what refills.
+    pub(super) fn is_rate(&self) -> bool {
+        matches!(self.budget.kind, Kind::Bucket { .. } | Kind::Window { .. })
+    }
+
+    /// Notes what was charged in the end.
+    pub(super) fn settle(&mut self, now: Time, amount: Amount) {
+        self.settled.add(now, amount);
+    }
+
+    /// What was charged in the last minute.
+    pub(super) fn used_last_minute(&mut self, now: Time) -> Amount {
+        self.settled.sum(now)
+    }
+
+    /// R: what all holders together may accrue.
+    fn full_rate(&self) -> Rate {
+        match self.budget.kind {
+            Kind::Bucket { rate, .. } => rate,
+            Kind::Window { limit, length } => match &self.edges {
+                // Whatever arrives between two edges was debited in this span.
+                Some(edges) => Rate::per(limit, length + TRANSIT + edges.spread()),
+                None => {
+                    let paced = limit - limit.scale(BLIND_BURST_PERCENT, 100);
+                    Rate::per(paced, length + TRANSIT)
+                }
+            },
+            Kind::Stock { .. } | Kind::Slots { .. } => Rate::ZERO,
+        }
+    }
+
+    /// B: what all levels together may hold.
+    fn burst(&self) -> Amount {
+        match self.budget.kind {
+            // At least half: a guard must not eat a small burst whole.
+            Kind::Bucket { rate, burst } => (burst - rate.over(TRANSIT)).max(burst.scale(1, 2)),
+            Kind::Window { limit, .. } if self.edges.is_some() => limit,
+            Kind::Window { limit, .. } => limit.scale(BLIND_BURST_PERCENT, 100),
+            Kind::Stock { amount, .. } => amount,
+            Kind::Slots { count } => count,
+        }
+    }
+}
+
+// === impl Recent ===
+
+impl Recent {
+    fn add(&mut self, now: Time, amount: Amount) {
+        let second = now.as_nanos() / 1_000_000_000;
+        match self.seconds.back_mut() {
+            Some((last, sum)) if *last == second => *sum += amount,
+            _ => self.seconds.push_back((second, amount)),
+        }
+        self.forget(second);
+    }
+
+    fn sum(&mut self, now: Time) -> Amount {
+        self.forget(now.as_nanos() / 1_000_000_000);
+        self.seconds.iter().map(|(_, amount)| *amount).sum()
+    }
+
+    fn forget(&mut self, second: u64) {
+        while self.seconds.front().is_some_and(|(at, _)| at + RECENT_SECONDS <= second) {
+            self.seconds.pop_front();
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The priority fair queue: who gets credit next.
+//!
+//! The ledger pushes draws that no lease covers, and calls `dispatch` whenever levels have risen. A
+//! draw asks for a vector over several budgets, all or nothing. Order of service (`leases.md` 4.3,
+//! 4.4): what is guaranteed, what a class is owed of its minimum share, classes from high to low,
+//! start-time fair among the workloads of a class, earliest deadline first inside one workload.
+//! Deliberately not here: levels and their refill (the ledger's), limits per workload (the caller's),
+//! what a grant becomes on the wire.
+
+mod accounts;
+mod answer;
+mod config;
+mod draw;
+mod estimate;
+mod flow;
+mod lane;
+mod levels;
+mod min_share;
+mod tag;
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::budget::{Budget, BudgetId};
+use crate::charge::Vector;
+use crate::message::Reason;
+use crate::policy::Name;
+use crate::queue::estimate::{Estimate, Outlook};
+use crate::queue::flow::{Budgets, Order};
+use crate::queue::lane::{Lane, Rules};
+use crate::time::Time;
+use crate::units::Amount;
+
+pub use crate::queue::answer::{Denied, Place};
+pub use crate::queue::config::{Config, Terms};
+pub use crate::queue::draw::{Draw, FlowKey};
+pub use crate::queue::levels::Levels;
+
+/// Draws that wait at once. At some 500 bytes each this is 50 MiB, a tenth of what the allocator may
+/// use (`leases.md` 6, goal 11), and ten for each of 10,000 sidecars.
+pub const WAITING_MAX: usize = 100_000;
+/// What a draw is told that finds the queue full: about as long as a busy queue needs to get shorter.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+/// The shortest time after which coming back is of use.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+
+/// Where draws stand that need no budget.
+const LANE_OF_NONE: u64 = 0;
+
+/// The priority fair queue. `K` names a draw.
+#[derive(Clone, Debug)]
+pub struct FairQueue<K> {
+    rules: Rules,
+    lanes: BTreeMap<u64, Lane<K>>,
+    lane_of: BTreeMap<BudgetId, u64>,
+    places: BTreeMap<K, (Line, Order)>,
+    deadlines: BTreeSet<(Time, K)>,
+    /// Names lanes and keeps the order of arrival.
+    counter: u64,
+    /// The latest time it was told.
+    now: Time,
+}
+
+/// What waits of one class, workload and budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many draws.
+    pub count: usize,
+    /// What they take of the budget.
+    pub cost: Amount,
+    /// Since when the oldest waits.
+    pub oldest: Time,
+}
+
+/// Where a draw stands.
+#[derive(Clone, Debug)]
+struct Line {
+    class: Name,
+    flow: FlowKey,
+    budgets: Budgets,
+}
+
+// === impl FairQueue ===
+
+impl<K> Default for FairQueue<K> {
+    fn default() -> FairQueue<K> {
+        FairQueue {
+            rules: Rules::default(),
+            lanes: BTreeMap::new(),
+            lane_of: BTreeMap::new(),
+            places: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            counter: 0,
+            now: Time::ZERO,
+        }
+    }
+}
+
+impl<K: Ord + Clone> FairQueue<K> {
+    /// Adopts a policy. What waits keeps its place; budgets that are no more limit nothing.
+    pub fn configure(&mut self, config: Config) {
+        let known = |line: &Line| line.budgets.iter().all(|id| config.budgets.contains_key(id));
+        let changed = self.places.iter().filter(|(_, (line, _))| !known(line));
+        let changed: Vec<K> = changed.map(|(key, _)| key.clone()).collect();
+        let changed: Vec<_> = changed.iter().filter_map(|key| self.cancel(key)).collect();
+        self.rules.config = config;
+        self.rules.accounts.retain(&self.rules.config.flows);
+        let budgets = &self.rules.config.budgets;
+        self.lane_of.retain(|id, _| budgets.contains_key(id));
+        let used: BTreeSet<u64> = self.lane_of.values().copied().collect();
+        self.lanes.retain(|id, _| used.contains(id) || *id == LANE_OF_NONE);
+        for lane in self.lanes.values_mut() {
+            lane.configure(&self.rules);
+        }
+        for mut draw in changed {
+            self.drop_unknown(&mut draw);
+            self.insert(draw);
+        }
+    }
+
+    /// Puts a draw into the queue. Refused at once: what is larger than a budget ever admits, what is
+    /// not there any more, what cannot be served before its deadline at present rates and with what
+    /// is ahead of it, and everything while the queue is full. A draw whose key already waits takes
+    /// the place of that one and keeps its age.
+    pub fn push(
+        &mut self,
+        now: Time,
+        mut draw: Draw<K>,
+        levels: &impl Levels,
+    ) -> Result<Place, Denied> {
+        self.now = self.now.max(now);
+        if let Some(earlier) = self.cancel(&draw.key) {
+            draw.queued_at = draw.queued_at.min(earlier.queued_at);
+        }
+        self.drop_unknown(&mut draw);
+        self.check_size(&draw)?;
+        let lane_id = self.lane_for(&draw.vector);
+        let lane = self.lanes.entry(lane_id).or_default();
+        let outlook = Outlook { now, lane, rules: &self.rules, levels };
+        let estimate = outlook.estimate(&draw);
+        check_wait(now, &draw, &estimate)?;
+        self.insert(draw);
+        Ok(Place { ahead: estimate.ahead, wait: estimate.wait, binding: estimate.binding })
+    }
+
+    /// Takes out every draw for which `keep` says no.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) -> Vec<Draw<K>> {
+        let gone: Vec<K> = self.places.keys().filter(|key| !keep(key)).cloned().collect();
+        gone.iter().filter_map(|key| self.cancel(key)).collect()
+    }
+
+    /// Takes a draw out.
+    pub fn cancel(&mut self, key: &K) -> Option<Draw<K>> {
+        let (line, order) = self.places.remove(key)?;
+        self.deadlines.remove(&(order.deadline, key.clone()));
+        let lane_id = line.budgets.first().map_or(Some(&LANE_OF_NONE), |id| self.lane_of.get(id));
+        let lane = self.lanes.get_mut(lane_id?)?;
+        lane.remove(&(line.class, line.flow), &line.budgets, &order)
+    }
+
+    /// Grants all that can be granted now, in order, and takes it from the levels. Call
+    /// [`FairQueue::expire`] first.
+    pub fn dispatch(&mut self, now: Time, levels: &mut impl Levels) -> Vec<Draw<K>> {
+        self.now = self.now.max(now);
+        let mut granted = Vec::new();
+        for lane in self.lanes.values_mut() {
+            lane.dispatch(now, levels, &mut self.rules, &mut granted);
+        }
+        for draw in &granted {
+            self.places.remove(&draw.key);
+            self.deadlines.remove(&(draw.deadline, draw.key.clone()));
+        }
+        granted
+    }
+
+    /// Takes out what has reached its deadline.
+    pub fn expire(&mut self, now: Time) -> Vec<Draw<K>> {
+        let mut expired = Vec::new();
+        while let Some((deadline, key)) = self.deadlines.first()
+            && *deadline <= now
+        {
+            let key = key.clone();
+            expired.extend(self.cancel(&key));
+        }
+        expired
+    }
+
+    /// When to call again if nothing happens before: the first deadline, or when a level will have
+    /// risen to what a draw waits for. At the latest then; a change of levels or rates comes first.
+    pub fn next_wakeup(&self, now: Time, levels: &impl Levels) -> Option<Time> {
+        let deadline = self.deadlines.first().map_or(Time::NEVER, |(deadline, _)| *deadline);
+        let wakeups = self.lanes.values().map(|lane| lane.next_wakeup(now, levels, &self.rules));
+        Some(wakeups.fold(deadline, Time::min)).filter(|at| *at < Time::NEVER)
+    }
+
+    /// Counts what a workload used of a budget without a draw, from its leases, or above what it drew;
+    /// and takes back what it drew and did not use. It counts against guarantee and ceiling, towards
+    /// the minimum share of the workload's class, and, within bounds, in the order of service. Levels
+    /// are the caller's to correct.
+    pub fn correct(&mut self, flow: &FlowKey, budget: &BudgetId, used: Amount, returned: Amount) {
+        let Some(terms) = self.rules.config.flows.get(flow).cloned() else { return };
+        let lane_id = self.lane_for(&Vector::from([(budget.clone(), used)]));
+        let lane = self.lanes.entry(lane_id).or_default();
+        let id = (terms.class.clone(), flow.clone());
+        let more = Vector::from([(budget.clone(), used - returned)]);
+        let less = Vector::from([(budget.clone(), returned - used)]);
+        self.rules.accounts.take(self.now, flow, &terms, &more);
+        self.rules.accounts.give_back(flow, &terms, &less);
+        if used > returned {
+            lane.charge(&self.rules, id, budget, used - returned);
+        } else {
+            lane.refund(&self.rules, id, budget, returned - used);
+        }
+    }
+
+    /// How many draws wait for `budget`.
+    pub fn waiting_on(&self, budget: &BudgetId) -> usize {
+        let lane = self.lane_of.get(budget).and_then(|lane| self.lanes.get(lane));
+        lane.map_or(0, |lane| lane.waiting_on(budget))
+    }
+
+    /// What waits, by class, workload and budget.
+    pub fn waiting(&self) -> BTreeMap<(Name, FlowKey, BudgetId), Waiting> {
+        let mut waiting: BTreeMap<_, Waiting> = BTreeMap::new();
+        for ((class, flow), line) in self.lanes.values().flat_map(Lane::lines) {
+            let Some(oldest) = line.oldest() else { continue };
+            for (budget, cost) in line.cost() {
+                let cost = Amount::from_micros(u64::try_from(*cost).unwrap_or(u64::MAX));
+                let more = Waiting { count: line.len(), cost, oldest };
+                waiting
+                    .entry((class.clone(), flow.clone(), budget.clone()))
+                    .and_modify(|all| all.add(&more))
+                    .or_insert(more);
+            }
+        }
+        waiting
+    }
+
+    /// How many draws wait.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// True if none waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    fn check_size(&self, draw: &Draw<K>) -> Result<(), Denied> {
+        if self.places.len() >= WAITING_MAX {
+            let explain = format!("the queue is full: {WAITING_MAX} draws wait");
+            return Err(Denied { reason: Reason::QueueFull, retry_after: Some(FULL_RETRY), explain });
+        }
+        for (id, amount) in &draw.vector {
+            let budget = self.rules.config.budgets.get(id);
+            let largest = budget.map_or(Amount::MAX, Budget::largest_request);
+            if *amount > largest {
+                let explain = format!("{amount} of {id}, which admits {largest} at once at most");
+                return Err(Denied { reason: Reason::TooLarge, retry_after: None, explain });
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, draw: Draw<K>) {
+        let lane_id = self.lane_for(&draw.vector);
+        let budgets: Budgets = draw.vector.keys().cloned().collect();
+        self.counter += 1;
+        let order = Order { seq: self.counter, ..Order::last(&draw) };
+        let line =
+            Line { class: draw.class.clone(), flow: draw.flow.clone(), budgets: budgets.clone() };
+        self.places.insert(draw.key.clone(), (line, order));
+        self.deadlines.insert((draw.deadline, draw.key.clone()));
+        let lane = self.lanes.entry(lane_id).or_default();
+        lane.push(&self.rules, &budgets, order, draw);
+    }
+
+    fn drop_unknown(&self, draw: &mut Draw<K>) {
+        draw.vector.retain(|id, _| self.rules.config.budgets.contains_key(id));
+    }
+
+    /// The lane of a vector. Lanes that the vector joins become one.
+    fn lane_for(&mut self, vector: &Vector) -> u64 {
+        let joined: BTreeSet<u64> =
+            vector.keys().filter_map(|id| self.lane_of.get(id)).copied().collect();
+        let Some(&lane_id) = joined.first() else {
+            return self.new_lane(vector);
+        };
+        for id in joined.iter().skip(1) {
+            let other = self.lanes.remove(id).unwrap_or_default();
+            self.lanes.entry(lane_id).or_default().absorb(other);
+        }
+        if joined.len() > 1 {
+            let moved = self.lane_of.values_mut().filter(|id| joined.contains(id));
+            moved.for_each(|id| *id = lane_id);
+        }
+        for id in vector.keys().filter(|id| !self.lane_of.contains_key(id)).collect::<Vec<_>>() {
+            self.lane_of.insert(id.clone(), lane_id);
+        }
+        lane_id
+    }
+
+    fn new_lane(&mut self, vector: &Vector) -> u64 {
+        if vector.is_empty() {
+            return LANE_OF_NONE;
+        }
+        self.counter += 1;
+        self.lane_of.extend(vector.keys().map(|id| (id.clone(), self.counter)));
+        self.counter
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn add(&mut self, more: &Waiting) {
+        self.count += more.count;
+        self.cost += more.cost;
+        self.oldest = self.oldest.min(more.oldest);
+    }
+}
+
+/// Refuses a draw that could only wait in vain.
+fn check_wait<K>(now: Time, draw: &Draw<K>, estimate: &Estimate) -> Result<(), Denied> {
+    let Estimate { wait, binding, ahead, exhausted } = estimate;
+    let class = &draw.class;
+    if let Some(id) = exhausted {
+        let explain = format!("class {class}: {id} is used up until its period ends");
+        return Err(Denied { reason: Reason::Exhausted, retry_after: None, explain });
+    }
+    let patience = draw.deadline.since(now);
+    if *wait <= patience {
+        return Ok(());
+    }
+    let binding = binding.as_ref().map_or("a ceiling", BudgetId::as_str);
+    let explain = format!(
+        "class {class}: {ahead} ahead, {} ms for {binding}, deadline in {} ms",
+        wait.as_millis(),
+        patience.as_millis()
+    );
+    let retry_after = Some((*wait - patience).max(RETRY_MIN));
+    Err(Denied { reason: Reason::Deadline, retry_after, explain })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! A lane: budgets that some draw needs together, and everything that waits for them.
+//!
+//! Lanes never compete, so each has a virtual time of its own: a workload that comes to a slow limit
+//! must not be behind because a fast limit went ahead. Who is next is decided in [`super::walk`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::budget::BudgetId;
+use crate::charge::Vector;
+use crate::policy::Name;
+use crate::queue::accounts::Accounts;
+use crate::queue::config::Config;
+use crate::queue::draw::{Draw, FlowKey};
+use crate::queue::flow::{Budgets, Flow, Line, Order};
+use crate::queue::levels::Levels;
+use crate::queue::min_share::MinShare;
+use crate::queue::tag::{Stretch, Tag};
+use crate::queue::walk::{Head, Turn, Walk};
+use crate::time::Time;
+use crate::units::Amount;
+
+/// How far a workload that waits may fall behind the virtual time of its class: what a ceiling or a
+/// large head kept it from is not owed to it for ever.
+const LAG_MAX: Duration = Duration::from_secs(30);
+/// How far what a workload used outside the order of service (by guarantee, from leases) may put it
+/// ahead: use that nobody was waiting for is soon forgotten.
+const LEAD_MAX: Duration = Duration::from_secs(2);
+
+/// A workload in one class.
+pub(super) type FlowId = (Name, FlowKey);
+
+/// What the lanes share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules {
+    pub(super) config: Config,
+    pub(super) accounts: Accounts,
+}
+
+/// Budgets that some draw needs together, and everything that waits for them.
+#[derive(Clone, Debug)]
+pub(super) struct Lane<K> {
+    pub(super) flows: BTreeMap<FlowId, Flow<K>>,
+    pub(super) shares: BTreeMap<Name, MinShare>,
+    /// The virtual time of each class value.
+    clocks: BTreeMap<i32, Tag>,
+    waiting: usize,
+}
+
+// === impl Lane ===
+
+impl<K> Default for Lane<K> {
+    fn default() -> Lane<K> {
+        Lane {
+            flows: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            waiting: 0,
+        }
+    }
+}
+
+impl<K> Lane<K> {
+    pub(super) fn push(&mut self, rules: &Rules, budgets: &Budgets, order: Order, draw: Draw<K>) {
+        let work = rules.config.work(&draw.vector);
+        self.shares.entry(draw.class.clone()).or_default().arrive(&**budgets);
+        self.waiting += 1;
+        let flow = self.flow((draw.class.clone(), draw.flow.clone()), rules);
+        flow.push(budgets, order, draw, work);
+    }
+
+    /// How many draws wait for `budget`.
+    pub(super) fn waiting_on(&self, budget: &BudgetId) -> usize {
+        self.shares.values().map(|share| share.waiting_on(budget)).sum()
+    }
+
+    /// Takes a draw out without serving it.
+    pub(super) fn remove(
+        &mut self,
+        id: &FlowId,
+        budgets: &Budgets,
+        order: &Order,
+    ) -> Option<Draw<K>> {
+        let draw = self.flows.get_mut(id)?.remove(budgets, order)?;
+        self.left(&id.0, budgets);
+        Some(draw)
+    }
+
+    /// Grants all that can be granted now, in order.
+    pub(super) fn dispatch(
+        &mut self,
+        now: Time,
+        levels: &mut impl Levels,
+        rules: &mut Rules,
+        granted: &mut Vec<Draw<K>>,
+    ) {
+        self.forget_idle();
+        if self.waiting == 0 {
+            return;
+        }
+        let mut walk = Walk::begin(now, self, rules);
+        while let Some((turn, head)) = walk.next(self, rules) {
+            let Some((_, draw)) = self.head(&head) else { continue };
+            let holdback = self.holdback(turn, &head);
+            match walk.shortfall(levels, &draw.vector, holdback) {
+                Some(_) => walk.reserve(levels, &draw.vector, holdback),
+                None => {
+                    let draw = self.serve(now, turn, &head, rules);
+                    for (budget, amount) in &draw.vector {
+                        levels.take(budget, *amount);
+                    }
+                    granted.push(draw);
+                    walk.served(self, rules, turn, head);
+                }
+            }
+        }
+    }
+
+    /// When something could be granted that cannot now; [`Time::NEVER`] if time alone does not help.
+    pub(super) fn next_wakeup(&self, now: Time, levels: &impl Levels, rules: &Rules) -> Time {
+        if self.waiting == 0 {
+            return Time::NEVER;
+        }
+        let mut walk = Walk::begin(now, self, rules);
+        let mut earliest = Time::NEVER;
+        while let Some((turn, head)) = walk.next(self, rules) {
+            let Some((_, draw)) = self.head(&head) else { continue };
+            let holdback = self.holdback(turn, &head);
+            let Some(wait) = walk.shortfall(levels, &draw.vector, holdback) else { return now };
+            earliest = wait.map_or(earliest, |wait| earliest.min(now + wait));
+            walk.reserve(levels, &draw.vector, holdback);
+            if let Some(flow) = self.flows.get(&head.flow) {
+                let known =
+                    head.budgets.iter().filter(|budget| flow.terms.bounds.contains_key(*budget));
+                let again = known.map(|budget| rules.accounts.guaranteed_at(&head.flow.1, budget));
+                earliest = again.filter(|at| *at > now).fold(earliest, Time::min);
+            }
+        }
+        earliest.min(walk.permitted_at())
+    }
+
+    /// Counts what a workload used without a draw.
+    pub(super) fn charge(&mut self, rules: &Rules, id: FlowId, budget: &BudgetId, amount: Amount) {
+        let clock = self.clock(rules.config.band(&id.0).value);
+        let vector = Vector::from([(budget.clone(), amount)]);
+        self.accrue(rules, &vector);
+        if let Some(share) = self.shares.get_mut(&id.0) {
+            share.pay(&vector, |_| false);
+        }
+        let work = rules.config.work_on(budget, amount);
+        self.flow(id, rules).advance(budget, clock, work, clock + Stretch::of(LEAD_MAX, 1));
+    }
+
+    /// Takes back what a workload was served for and did not use.
+    pub(super) fn refund(&mut self, rules: &Rules, id: FlowId, budget: &BudgetId, amount: Amount) {
+        let work = rules.config.work_on(budget, amount);
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.retreat(budget, work);
+        }
+    }
+
+    /// Takes over everything of another lane, which turned out to be one with this.
+    pub(super) fn absorb(&mut self, other: Lane<K>) {
+        self.waiting += other.waiting;
+        for (class, share) in other.shares {
+            self.shares.entry(class).or_default().absorb(share);
+        }
+        for (id, mut theirs) in other.flows {
+            // Their virtual time is moved to where ours is.
+            let clock = other.clocks.get(&theirs.band.value).copied().unwrap_or_default();
+            theirs.shift(self.clock(theirs.band.value) - clock);
+            match self.flows.get_mut(&id) {
+                Some(ours) => ours.absorb(theirs),
+                None => drop(self.flows.insert(id, theirs)),
+            }
+        }
+    }
+
+    /// Adopts a changed policy. Classes keep what they are owed, workloads their place.
+    pub(super) fn configure(&mut self, rules: &Rules) {
+        for ((class, key), flow) in &mut self.flows {
+            flow.band = rules.config.band(class);
+            flow.terms = rules.config.flows.get(key).cloned().unwrap_or_default();
+        }
+        let (config, flows) = (&rules.config, &self.flows);
+        self.shares.retain(|class, _| {
+            config.classes.contains_key(class) || flows.keys().any(|(used, _)| used == class)
+        });
+    }
+
+    /// Everything that waits.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (&FlowId, &Line<K>)> {
+        self.flows.iter().flat_map(|(id, flow)| flow.lines.values().map(move |line| (id, line)))
+    }
+
+    /// The draw that a head stands for.
+    pub(super) fn head(&self, head: &Head) -> Option<(&Order, &Draw<K>)> {
+        self.flows.get(&head.flow)?.lines.get(&head.budgets)?.head()
+    }
+
+    /// Where the next service of a workload begins in virtual time.
+    pub(super) fn start(&self, flow: &Flow<K>) -> Tag {
+        let clock = self.clock(flow.band.value);
+        flow.finish().map_or(clock, |finish| finish.max(clock - Stretch::of(LAG_MAX, 1)))
+    }
+
+    /// True if a class of a higher value waits for `budget`.
+    pub(super) fn contended(&self, config: &Config, value: i32, budget: &BudgetId) -> bool {
+        self.shares.iter().any(|(class, share)| {
+            share.waits_for(budget)
+                && config.classes.get(class).map_or(0, |class| class.value) > value
+        })
+    }
+
+    pub(super) fn clock(&self, value: i32) -> Tag {
+        self.clocks.get(&value).copied().unwrap_or_default()
+    }
+
+    /// What a draw must leave of each level, in percent. What is due by guarantee or minimum share
+    /// need not leave anything: else a drained budget would keep it from the lowest class for ever.
+    fn holdback(&self, turn: Turn, head: &Head) -> u32 {
+        match turn {
+            Turn::Guaranteed | Turn::MinShare => 0,
+            Turn::Class => self.flows.get(&head.flow).map_or(0, |flow| flow.band.holdback),
+        }
+    }
+
+    /// Takes the draw at `head` out and counts it as served.
+    fn serve(&mut self, now: Time, turn: Turn, head: &Head, rules: &mut Rules) -> Draw<K> {
+        let order = *self.head(head).expect("a head that was just looked at is still there").0;
+        let flow = self.flows.get(&head.flow).expect("a head stands for a workload that waits");
+        let (start, value) = (self.start(flow), flow.band.value);
+        let clock = self.clocks.entry(value).or_default();
+        let mut bound = Tag::END;
+        if turn == Turn::Guaranteed {
+            // Out of its turn: no measure for the others, and soon forgotten.
+            bound = *clock + Stretch::of(LEAD_MAX, 1);
+        } else {
+            *clock = start.max(*clock);
+        }
+        let flow = self.flows.get_mut(&head.flow).expect("looked up above");
+        let draw =
+            flow.remove(&head.budgets, &order).expect("the head of a line can be taken out");
+        flow.lift(start - Stretch::of(LAG_MAX, 1));
+        for (budget, amount) in &draw.vector {
+            flow.advance(budget, start, rules.config.work_on(budget, *amount), bound);
+        }
+        rules.accounts.take(now, &head.flow.1, &flow.terms, &draw.vector);
+        self.accrue(rules, &draw.vector);
+        self.pay(turn, value, &head.flow.0, &draw.vector, rules);
+        self.left(&head.flow.0, &head.budgets);
+        draw
+    }
+
+    fn accrue(&mut self, rules: &Rules, vector: &Vector) {
+        for (class, share) in &mut self.shares {
+            let percent =
+                rules.config.classes.get(class).map_or(0, |class| class.min_share_percent);
+            share.accrue(percent, vector);
+        }
+    }
+
+    fn pay(&mut self, turn: Turn, value: i32, class: &Name, vector: &Vector, rules: &Rules) {
+        let contended: Vec<BudgetId> = match turn {
+            Turn::MinShare => {
+                let wanted = |budget: &&BudgetId| self.contended(&rules.config, value, budget);
+                vector.keys().filter(wanted).cloned().collect()
+            }
+            Turn::Guaranteed | Turn::Class => Vec::new(),
+        };
+        if let Some(share) = self.shares.get_mut(class) {
+            share.pay(vector, |budget| contended.contains(budget));
+        }
+    }
+
+    fn left(&mut self, class: &Name, budgets: &Budgets) {
+        self.waiting -= 1;
+        if let Some(share) = self.shares.get_mut(class) {
+            share.leave(&**budgets);
+        }
+    }
+
+    /// The flow `id`; one that waited for nothing does not come back with time saved up.
+    fn flow(&mut self, id: FlowId, rules: &Rules) -> &mut Flow<K> {
+        let band = rules.config.band(&id.0);
+        let clock = self.clock(band.value);
+        let flow = self.flows.entry(id).or_insert_with_key(|(_, key)| {
+            Flow::new(band, rules.config.flows.get(key).cloned().unwrap_or_default())
+        });
+        if flow.is_idle() {
+            flow.lift(clock);
+        }
+        flow
+    }
+
+    /// Drops workloads of which nothing is to be remembered.
+    fn forget_idle(&mut self) {
+        let clocks = &self.clocks;
+        self.flows.retain(|_, flow| {
+            let clock = clocks.get(&flow.band.value).copied().unwrap_or_default();
+            !flow.is_idle() || flow.finish().is_some_and(|finish| finish > clock)
+        });
+    }
+}
