@@ -391,28 +391,31 @@ struct Body {
 }
 
 impl Counts {
-    /// Cached and written tokens lie inside the prompt, reasoning inside the output.
-    fn usage(self) -> Usage {
-        let input = Tokens(self.prompt_tokens.or(self.input_tokens).unwrap_or(0));
-        let output = Tokens(self.completion_tokens.or(self.output_tokens).unwrap_or(0));
+    /// Cached and written tokens lie inside the prompt, reasoning inside the output. `None` for a
+    /// form that tells neither.
+    fn usage(self) -> Option<Usage> {
+        let input = self.prompt_tokens.or(self.input_tokens);
+        let output = self.completion_tokens.or(self.output_tokens);
+        input.or(output)?;
+        let (input, output) = (Tokens(input.unwrap_or(0)), Tokens(output.unwrap_or(0)));
         let inside = self.prompt_tokens_details.or(self.input_tokens_details).unwrap_or_default();
         let cache_read = Tokens(inside.cached_tokens.unwrap_or(0)).min(input);
         let cache_write = Tokens(inside.cache_write_tokens.unwrap_or(0)).min(input - cache_read);
         let outside = self.completion_tokens_details.or(self.output_tokens_details);
         let reasoning = Tokens(outside.and_then(|o| o.reasoning_tokens).unwrap_or(0)).min(output);
-        Usage {
+        Some(Usage {
             input_uncached: input - cache_read - cache_write,
             cache_read,
             cache_write_5m: cache_write,
             output_visible: output - reasoning,
             output_reasoning: reasoning,
             ..Usage::request()
-        }
+        })
     }
 }
 
 fn body_usage(body: &[u8]) -> Option<Usage> {
-    Some(serde_json::from_slice::<Body>(body).ok()?.usage?.usage())
+    serde_json::from_slice::<Body>(body).ok()?.usage?.usage()
 }
 
 /// A chunk of a chat or an old completion. What ends the stream, `[DONE]`, tells nothing.
@@ -429,10 +432,10 @@ fn chat_event(data: &[u8], seen: &mut Seen) {
     }
     // Azure sends chunks without choices that tell no usage, vLLM usage with every choice: only what
     // has the one and not the other is the last word.
-    if let Some(counts) = event.usage {
+    if let Some(usage) = event.usage.and_then(Counts::usage) {
         seen.is_usage_only = choices.is_empty();
         let standing = if choices.is_empty() { Standing::Final } else { Standing::Running };
-        seen.usage(counts.usage(), standing);
+        seen.usage(usage, standing);
     }
 }
 
@@ -441,8 +444,8 @@ fn responses_event(data: &[u8], seen: &mut Seen) {
     match event.r#type {
         "response.completed" | "response.incomplete" | "response.failed" => {
             let response = event.response.unwrap_or_default();
-            if let Some(counts) = response.usage {
-                seen.usage(counts.usage(), Standing::Final);
+            if let Some(usage) = response.usage.and_then(Counts::usage) {
+                seen.usage(usage, Standing::Final);
             }
             if let Some(error) = response.error.filter(|error| !error.is_null()) {
                 seen.error = Some(stream_failure(&error));

@@ -32,6 +32,9 @@ impl Scanner {
     /// Reads `chunk` from `from` to the end of the next event: the position after it, or `None` if
     /// the chunk ends before.
     pub(crate) fn next_event(&mut self, chunk: &[u8], from: usize) -> Option<usize> {
+        if from >= chunk.len() {
+            return None;
+        }
         if self.is_complete {
             self.data.clear();
             (self.has_data, self.is_oversize, self.is_complete) = (false, false, false);
