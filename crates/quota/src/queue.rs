@@ -22,7 +22,7 @@ mod walk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::budget::{Budget, BudgetId};
+use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::message::Reason;
 use crate::policy::Name;
@@ -58,8 +58,6 @@ pub struct FairQueue<K> {
     deadlines: BTreeSet<(Time, K)>,
     /// Names lanes and keeps the order of arrival.
     counter: u64,
-    /// The latest time it was told.
-    now: Time,
 }
 
 /// What waits of one class, workload and budget.
@@ -92,18 +90,19 @@ impl<K> Default for FairQueue<K> {
             places: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             counter: 0,
-            now: Time::ZERO,
         }
     }
 }
 
 impl<K: Ord + Clone> FairQueue<K> {
-    /// Adopts a policy. What waits keeps its place; budgets that are no more limit nothing.
-    pub fn configure(&mut self, config: Config) {
+    /// Adopts a policy. What waits keeps its place, but for draws on budgets that are no more: those
+    /// come back, to be pushed without them or refused.
+    #[must_use = "draws that come back still wait for an answer"]
+    pub fn configure(&mut self, config: Config) -> Vec<Draw<K>> {
         let known = |line: &Line| line.budgets.iter().all(|id| config.budgets.contains_key(id));
-        let changed = self.places.iter().filter(|(_, (line, _))| !known(line));
-        let changed: Vec<K> = changed.map(|(key, _)| key.clone()).collect();
-        let changed: Vec<_> = changed.iter().filter_map(|key| self.cancel(key)).collect();
+        let lost = self.places.iter().filter(|(_, (line, _))| !known(line));
+        let lost: Vec<K> = lost.map(|(key, _)| key.clone()).collect();
+        let lost = lost.iter().filter_map(|key| self.cancel(key)).collect();
         self.rules.config = config;
         self.rules.accounts.retain(&self.rules.config.flows);
         let budgets = &self.rules.config.budgets;
@@ -113,10 +112,7 @@ impl<K: Ord + Clone> FairQueue<K> {
         for lane in self.lanes.values_mut() {
             lane.configure(&self.rules);
         }
-        for mut draw in changed {
-            self.drop_unknown(&mut draw);
-            self.insert(draw);
-        }
+        lost
     }
 
     /// Puts a draw into the queue. Refused at once: what is larger than a budget ever admits, what is
@@ -129,11 +125,9 @@ impl<K: Ord + Clone> FairQueue<K> {
         mut draw: Draw<K>,
         levels: &impl Levels,
     ) -> Result<Place, Denied> {
-        self.now = self.now.max(now);
         if let Some(earlier) = self.cancel(&draw.key) {
             draw.queued_at = draw.queued_at.min(earlier.queued_at);
         }
-        self.drop_unknown(&mut draw);
         self.check_size(&draw)?;
         let lane_id = self.lane_for(&draw.vector);
         let lane = self.lanes.entry(lane_id).or_default();
@@ -142,12 +136,6 @@ impl<K: Ord + Clone> FairQueue<K> {
         check_wait(now, &draw, &estimate)?;
         self.insert(draw);
         Ok(Place { ahead: estimate.ahead, wait: estimate.wait, binding: estimate.binding })
-    }
-
-    /// Takes out every draw for which `keep` says no.
-    pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) -> Vec<Draw<K>> {
-        let gone: Vec<K> = self.places.keys().filter(|key| !keep(key)).cloned().collect();
-        gone.iter().filter_map(|key| self.cancel(key)).collect()
     }
 
     /// Takes a draw out.
@@ -162,7 +150,6 @@ impl<K: Ord + Clone> FairQueue<K> {
     /// Grants all that can be granted now, in order, and takes it from the levels. Call
     /// [`FairQueue::expire`] first.
     pub fn dispatch(&mut self, now: Time, levels: &mut impl Levels) -> Vec<Draw<K>> {
-        self.now = self.now.max(now);
         let mut granted = Vec::new();
         for lane in self.lanes.values_mut() {
             lane.dispatch(now, levels, &mut self.rules, &mut granted);
@@ -194,30 +181,39 @@ impl<K: Ord + Clone> FairQueue<K> {
         Some(wakeups.fold(deadline, Time::min)).filter(|at| *at < Time::NEVER)
     }
 
-    /// Counts what a workload used of a budget without a draw, from its leases, or above what it drew;
-    /// and takes back what it drew and did not use. It counts against guarantee and ceiling, towards
-    /// the minimum share of the workload's class, and, within bounds, in the order of service. Levels
-    /// are the caller's to correct.
-    pub fn correct(&mut self, flow: &FlowKey, budget: &BudgetId, used: Amount, returned: Amount) {
-        let Some(terms) = self.rules.config.flows.get(flow).cloned() else { return };
-        let lane_id = self.lane_for(&Vector::from([(budget.clone(), used)]));
-        let lane = self.lanes.entry(lane_id).or_default();
-        let id = (terms.class.clone(), flow.clone());
-        let more = Vector::from([(budget.clone(), used - returned)]);
-        let less = Vector::from([(budget.clone(), returned - used)]);
-        self.rules.accounts.take(self.now, flow, &terms, &more);
-        self.rules.accounts.give_back(flow, &terms, &less);
-        if used > returned {
-            lane.charge(&self.rules, id, budget, used - returned);
-        } else {
-            lane.refund(&self.rules, id, budget, returned - used);
+    /// Counts what `flow` used without a draw, from its leases: against its guarantees and ceilings,
+    /// towards the minimum share of its class, and, within bounds, in its order of service.
+    pub fn charge(&mut self, now: Time, class: &Name, flow: &FlowKey, vector: &Vector) {
+        let terms = self.rules.config.flows.get(flow).cloned().unwrap_or_default();
+        self.rules.accounts.take(now, flow, &terms, vector);
+        for (budget, amount) in vector {
+            let Some(lane) = self.lane_of.get(budget).and_then(|id| self.lanes.get_mut(id)) else {
+                continue; // No draw has named it yet.
+            };
+            lane.charge(&self.rules, (class.clone(), flow.clone()), budget, *amount);
         }
     }
 
-    /// How many draws wait for `budget`.
-    pub fn waiting_on(&self, budget: &BudgetId) -> usize {
-        let lane = self.lane_of.get(budget).and_then(|lane| self.lanes.get(lane));
-        lane.map_or(0, |lane| lane.waiting_on(budget))
+    /// Corrects what `flow` was served for: `reserved` was taken, `actual` was used. Levels are the
+    /// caller's to correct.
+    pub fn settle(
+        &mut self,
+        now: Time,
+        class: &Name,
+        flow: &FlowKey,
+        reserved: &Vector,
+        actual: &Vector,
+    ) {
+        self.charge(now, class, flow, &excess(actual, reserved));
+        let unused = excess(reserved, actual);
+        let terms = self.rules.config.flows.get(flow).cloned().unwrap_or_default();
+        self.rules.accounts.give_back(flow, &terms, &unused);
+        for (budget, amount) in &unused {
+            let Some(lane) = self.lane_of.get(budget).and_then(|id| self.lanes.get_mut(id)) else {
+                continue; // No draw has named it yet.
+            };
+            lane.refund(&self.rules, &(class.clone(), flow.clone()), budget, *amount);
+        }
     }
 
     /// What waits, by class, workload and budget.
@@ -250,11 +246,18 @@ impl<K: Ord + Clone> FairQueue<K> {
     fn check_size(&self, draw: &Draw<K>) -> Result<(), Denied> {
         if self.places.len() >= WAITING_MAX {
             let explain = format!("the queue is full: {WAITING_MAX} draws wait");
-            return Err(Denied { reason: Reason::QueueFull, retry_after: Some(FULL_RETRY), explain });
+            return Err(Denied {
+                reason: Reason::QueueFull,
+                retry_after: Some(FULL_RETRY),
+                explain,
+            });
         }
         for (id, amount) in &draw.vector {
-            let budget = self.rules.config.budgets.get(id);
-            let largest = budget.map_or(Amount::MAX, Budget::largest_request);
+            let Some(budget) = self.rules.config.budgets.get(id) else {
+                let explain = format!("there is no budget {id}");
+                return Err(Denied { reason: Reason::NotPermitted, retry_after: None, explain });
+            };
+            let largest = budget.largest_request();
             if *amount > largest {
                 let explain = format!("{amount} of {id}, which admits {largest} at once at most");
                 return Err(Denied { reason: Reason::TooLarge, retry_after: None, explain });
@@ -274,10 +277,6 @@ impl<K: Ord + Clone> FairQueue<K> {
         self.deadlines.insert((draw.deadline, draw.key.clone()));
         let lane = self.lanes.entry(lane_id).or_default();
         lane.push(&self.rules, &budgets, order, draw);
-    }
-
-    fn drop_unknown(&self, draw: &mut Draw<K>) {
-        draw.vector.retain(|id, _| self.rules.config.budgets.contains_key(id));
     }
 
     /// The lane of a vector. Lanes that the vector joins become one.
@@ -319,6 +318,13 @@ impl Waiting {
         self.cost += more.cost;
         self.oldest = self.oldest.min(more.oldest);
     }
+}
+
+/// What `a` has more than `b`.
+fn excess(a: &Vector, b: &Vector) -> Vector {
+    let rest =
+        a.iter().map(|(id, amount)| (id.clone(), *amount - b.get(id).copied().unwrap_or_default()));
+    rest.filter(|(_, amount)| !amount.is_zero()).collect()
 }
 
 /// Refuses a draw that could only wait in vain.

@@ -21,15 +21,13 @@ pub struct Config {
     pub classes: BTreeMap<Name, Class>,
     /// Workloads; one that is missing has weight 1 and no bounds.
     pub flows: BTreeMap<FlowKey, Arc<Terms>>,
-    /// Budgets; one that is missing limits nothing.
+    /// Budgets; a draw on one that is missing is refused.
     pub budgets: BTreeMap<BudgetId, Budget>,
 }
 
 /// What a workload is entitled to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The class in which its leases are counted.
-    pub class: Name,
     /// Its share among the workloads of a class; 0 counts as 1.
     pub weight: u32,
     /// Guarantee and ceiling per budget, where there are any. Bounds are rates: they say nothing
@@ -54,7 +52,6 @@ impl Config {
     /// The part of a policy that matters here.
     pub fn of(policy: &Policy) -> Config {
         let terms = |quota: &Quota| Terms {
-            class: quota.class.clone(),
             weight: quota.weight,
             bounds: policy
                 .budgets()
@@ -107,6 +104,6 @@ impl Config {
 
 impl Default for Terms {
     fn default() -> Terms {
-        Terms { class: "".into(), weight: 1, bounds: BTreeMap::new() }
+        Terms { weight: 1, bounds: BTreeMap::new() }
     }
 }

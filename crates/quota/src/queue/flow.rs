@@ -118,12 +118,8 @@ impl<K> Flow<K> {
         self.lines.extend(other.lines);
     }
 
-    /// Takes a draw out, and the work it asked for.
-    pub(super) fn remove(
-        &mut self,
-        budgets: &Budgets,
-        order: &Order,
-    ) -> Option<(Draw<K>, Duration)> {
+    /// Takes a draw out.
+    pub(super) fn remove(&mut self, budgets: &Budgets, order: &Order) -> Option<Draw<K>> {
         let line = self.lines.get_mut(budgets)?;
         let Waiter { draw, work } = line.remove(order)?;
         self.work -= work;
@@ -165,10 +161,6 @@ impl<K> Line<K> {
     /// What all its draws take.
     pub(super) fn cost(&self) -> &BTreeMap<BudgetId, u128> {
         &self.cost
-    }
-
-    pub(super) fn draws(&self) -> impl Iterator<Item = (&Order, &Draw<K>)> {
-        self.draws.iter().map(|(order, waiter)| (order, &waiter.draw))
     }
 
     /// What comes before `order`: how many draws, their cost and their work.

@@ -69,11 +69,6 @@ impl<K> Lane<K> {
         flow.push(budgets, order, draw, work);
     }
 
-    /// How many draws wait for `budget`.
-    pub(super) fn waiting_on(&self, budget: &BudgetId) -> usize {
-        self.shares.values().map(|share| share.waiting_on(budget)).sum()
-    }
-
     /// Takes a draw out without serving it.
     pub(super) fn remove(
         &mut self,
@@ -152,9 +147,9 @@ impl<K> Lane<K> {
     }
 
     /// Takes back what a workload was served for and did not use.
-    pub(super) fn refund(&mut self, rules: &Rules, id: FlowId, budget: &BudgetId, amount: Amount) {
+    pub(super) fn refund(&mut self, rules: &Rules, id: &FlowId, budget: &BudgetId, amount: Amount) {
         let work = rules.config.work_on(budget, amount);
-        if let Some(flow) = self.flows.get_mut(&id) {
+        if let Some(flow) = self.flows.get_mut(id) {
             flow.retreat(budget, work);
         }
     }
@@ -206,10 +201,9 @@ impl<K> Lane<K> {
 
     /// True if a class of a higher value waits for `budget`.
     pub(super) fn contended(&self, config: &Config, value: i32, budget: &BudgetId) -> bool {
-        self.shares.iter().any(|(class, share)| {
-            share.waits_for(budget)
-                && config.classes.get(class).map_or(0, |class| class.value) > value
-        })
+        self.shares
+            .iter()
+            .any(|(class, share)| share.waiting_on(budget) > 0 && config.band(class).value > value)
     }
 
     pub(super) fn clock(&self, value: i32) -> Tag {
@@ -239,8 +233,7 @@ impl<K> Lane<K> {
             *clock = start.max(*clock);
         }
         let flow = self.flows.get_mut(&head.flow).expect("looked up above");
-        let draw =
-            flow.remove(&head.budgets, &order).expect("the head of a line can be taken out");
+        let draw = flow.remove(&head.budgets, &order).expect("the head of a line can be taken out");
         flow.lift(start - Stretch::of(LAG_MAX, 1));
         for (budget, amount) in &draw.vector {
             flow.advance(budget, start, rules.config.work_on(budget, *amount), bound);
