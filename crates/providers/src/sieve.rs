@@ -70,6 +70,12 @@ impl Sieve {
                     self.name.extend_from_slice(&rest[..passed.min(room)]);
                     passed
                 }
+                // Within a value, numbers pass in one go: embeddings have megabytes of them.
+                State::Structure if self.depth > 1 && !is_structural(&rest[0]) => {
+                    let passed = rest.iter().position(is_structural).unwrap_or(rest.len());
+                    self.keep(&rest[..passed]);
+                    passed
+                }
                 State::Before | State::Structure => {
                     self.structure(rest[0]);
                     1
@@ -146,6 +152,11 @@ impl Sieve {
             self.kept.extend_from_slice(bytes);
         }
     }
+}
+
+/// True for what begins a string or changes the depth.
+fn is_structural(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')
 }
 
 /// Passes the bytes of a string: whether it goes on and with a backslash pending, and how many bytes
