@@ -79,10 +79,19 @@ pub struct Accounts {
 struct Account {
     boot: u64,
     version: Version,
-    challenge: Option<(Nonce, Time)>,
+    challenge: Option<Challenge>,
     registered: bool,
     /// Grants that the pod may hold: neither replaced by a confirmed one nor expired.
     grants: Vec<Granted>,
+}
+
+/// A question that has no answer yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Challenge {
+    nonce: Nonce,
+    asked: Time,
+    /// The run of the pod that was asked.
+    boot: u64,
 }
 
 /// One grant that a pod may hold.
@@ -143,38 +152,36 @@ impl Accounts {
         self.capacity.insert(budget, capacity);
     }
 
-    /// Asks a pod what it holds. `None` while the leader before may still act (rule 4). A pod that
-    /// comes back with another boot id has restarted: its old run holds nothing any more.
+    /// Asks a pod what it holds. `None` while the leader before may still act (rule 4).
     pub fn challenge(&mut self, now: Time, pod: &PodId, boot: u64) -> Option<Nonce> {
         if now < self.quiet_until {
             return None;
         }
         self.nonce.0 += 1;
         let account = self.pods.entry(pod.clone()).or_default();
-        if account.boot != boot {
-            *account = Account { boot, version: account.version, ..Account::default() };
-        }
-        account.challenge = Some((self.nonce, now));
+        account.challenge = Some(Challenge { nonce: self.nonce, asked: now, boot });
         Some(self.nonce)
     }
 
     /// Takes down what a pod says it holds, if it surely still holds it now (rule 5).
+    ///
+    /// A pod that answers with another boot id has restarted: its old run holds nothing any more.
+    /// Its Hello proves nothing, because it may be that of a dead run, delayed.
     pub fn register(&mut self, now: Time, pod: &PodId, holdings: &Holdings) -> Registration {
         let learning = self.learning(now);
         let Some(account) = self.pods.get_mut(pod) else { return Registration::Unasked };
-        let Some((nonce, asked)) = account.challenge else { return Registration::Unasked };
-        if nonce != holdings.nonce {
-            return Registration::Unasked;
-        }
+        let challenge = account.challenge.take_if(|asked| asked.nonce == holdings.nonce);
+        let Some(Challenge { asked, boot, .. }) = challenge else { return Registration::Unasked };
         // What the pod held when it answered, it held for at least that long after it was asked.
         let surely = |left: Duration| left.is_zero() || now < asked + self.timing.surely_held(left);
         let floors = holdings.items.values().filter(|held| !held.floor.is_zero());
         if !surely(holdings.ttl_left) || !floors.map(|held| held.floor_left).all(surely) {
-            account.challenge = None;
             return Registration::Stale;
         }
-        account.challenge = None;
         self.missing.remove(pod);
+        if account.boot != boot {
+            *account = Account { boot, version: account.version, ..Account::default() };
+        }
         if account.registered {
             // The same leader has its own books, which are never lower than what the pod holds.
             return Registration::Accepted;

@@ -263,6 +263,11 @@ impl Holder {
         self.books.seen(budget, seen);
     }
 
+    /// Takes note of how long after its debit a request was surely at the provider.
+    pub fn sent(&mut self, now: Time, transit: Duration) {
+        self.books.sent(now, transit);
+    }
+
     /// Takes note of a 429 of the provider.
     pub fn provider_429(&mut self, now: Time) {
         self.books.provider_429 += 1;
@@ -590,10 +595,9 @@ impl Holder {
     fn advance(&mut self, now: Time) {
         while let Some(at) = self.lease.next_change(self.levels_at).filter(|at| *at <= now) {
             self.levels_at = at;
-            let window_ends = self.window_ends_at(at);
             for (budget, level) in &mut self.levels {
                 level.advance(at);
-                if window_ends.contains(budget) {
+                if self.lease.window_ends(at, budget) {
                     level.empty();
                 }
                 level.set_rate(self.lease.rate(at, budget));
@@ -606,13 +610,6 @@ impl Holder {
         for level in self.levels.values_mut() {
             level.advance(now);
         }
-    }
-
-    fn window_ends_at(&self, at: Time) -> BTreeSet<BudgetId> {
-        let Some(grant) = self.lease.grant() else { return BTreeSet::new() };
-        let ends = |end: Option<Duration>| end.is_some_and(|end| grant.echo + end == at);
-        let items = grant.items.iter().filter(|(_, terms)| ends(terms.window_end));
-        items.map(|(budget, _)| budget.clone()).collect()
     }
 
     /// Brings the levels under the lease that was adopted at `now`: a new level starts at zero, an
@@ -635,6 +632,7 @@ impl Holder {
             level.set_rate(rate);
             let above = level.available() - terms.cap;
             level.set_cap(terms.cap);
+            level.add(terms.fill);
             self.books.given_back(budget, above);
         }
         self.changed(now);

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::budget::BudgetId;
-use crate::message::{Epoch, Held, LeaseSet, Terms, Version};
+use crate::message::{Epoch, Held, LeaseSet, Terms, Version, WindowEnd};
 use crate::time::Time;
 use crate::units::Rate;
 
@@ -104,15 +104,36 @@ impl Lease {
     pub fn next_change(&self, now: Time) -> Option<Time> {
         let grant = self.grant.as_ref()?;
         let ends = grant.items.values().flat_map(|terms| {
-            let window_end = terms.window_end.map(|end| grant.echo + end);
+            let window_end = terms.window_end.map(|end| end.next(grant.echo, now));
             [Some(grant.echo + terms.floor_ttl), window_end].into_iter().flatten()
         });
         ends.chain([grant.echo + grant.ttl]).filter(|end| *end > now).min()
     }
 
+    /// True if a window ends at exactly `at`, so that the level dies.
+    pub fn window_ends(&self, at: Time, budget: &BudgetId) -> bool {
+        self.item(budget).is_some_and(|(grant, terms)| {
+            let before = Time::from_nanos(at.as_nanos().saturating_sub(1));
+            terms.window_end.is_some_and(|end| end.next(grant.echo, before) == at)
+        })
+    }
+
     fn item(&self, budget: &BudgetId) -> Option<(&LeaseSet, &Terms)> {
         let grant = self.grant.as_ref()?;
         grant.items.get(budget).map(|terms| (grant, terms))
+    }
+}
+
+impl WindowEnd {
+    /// The first end after `now`.
+    fn next(&self, anchor: Time, now: Time) -> Time {
+        let first = anchor + self.after;
+        let length = self.length.as_nanos().max(1);
+        if now < first {
+            return first;
+        }
+        let over = now.since(first).as_nanos() / length + 1;
+        first + Duration::from_nanos(u64::try_from(over * length).unwrap_or(u64::MAX))
     }
 }
 
@@ -131,7 +152,7 @@ mod tests {
             cap: Amount::from_units(1),
             floor: Rate::from_micros(2),
             floor_ttl: Duration::from_secs(3_600),
-            window_end: None,
+            ..Terms::default()
         };
         LeaseSet {
             epoch: Epoch(epoch),

@@ -13,7 +13,8 @@ use crate::accounts::{Accounts, Registration, Takeover};
 use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::message::{
-    Credit, Denial, DrawId, DrawRequest, Holdings, PodId, Reason, Report, Terms, ToAllocator, ToPod,
+    Credit, Denial, DrawId, DrawRequest, Holdings, LeaseSet, PodId, Reason, Report, Terms,
+    ToAllocator, ToPod, WindowEnd,
 };
 use crate::policy::{Name, Policy, Quota};
 use crate::queue::{Config, Draw, FairQueue};
@@ -28,6 +29,7 @@ mod plan;
 mod session;
 mod status;
 
+use central::Central;
 use levels::Centre;
 use plan::{Asker, Leasable, Wish};
 use session::Session;
@@ -288,6 +290,7 @@ impl Ledger {
         session.heard(now, report.mono);
         session.reported = true;
         session.waiting = report.waiting;
+        session.transit = report.transit;
         let (mut used, mut unused) = (Vector::new(), Vector::new());
         for (budget, item) in &report.items {
             let Some(central) = self.centre.get_mut(budget) else { continue };
@@ -488,6 +491,7 @@ impl Ledger {
 
     /// Sizes every lease anew, and grants those that change or are due.
     fn plan(&mut self, now: Time) {
+        self.centre.set_transit(self.sessions.values().map(|session| session.transit).max());
         let askers = self.askers(now);
         let leases = plan::leases(&self.leasable(now), &askers);
         let pods: Vec<PodId> = self.sessions.keys().cloned().collect();
@@ -515,8 +519,10 @@ impl Ledger {
     fn grant(&mut self, now: Time, pod: &PodId, mut wanted: BTreeMap<BudgetId, Terms>) {
         let Some(session) = self.sessions.get(pod) else { return };
         for (budget, terms) in &mut wanted {
-            let resets_at = self.centre.get(budget).and_then(central::Central::resets_at);
-            terms.window_end = resets_at.and_then(|at| session.after_echo(at));
+            let window = self.centre.get(budget).and_then(Central::window);
+            terms.window_end = window.and_then(|(at, length)| {
+                Some(WindowEnd { after: session.after_echo(at)?, length })
+            });
             // Small wavering is not worth a change, and keeps shares from oscillating.
             if let Some(held) = session.terms.get(budget) {
                 let change = (terms.rate - held.rate) + (held.rate - terms.rate);
@@ -527,6 +533,8 @@ impl Ledger {
             }
         }
         let granted = self.accounts.grant(now, pod, session.echo, &wanted);
+        let before = session.terms.clone();
+        let granted = granted.map(|grant| self.fill(now, &before, grant));
         let Some(session) = self.sessions.get_mut(pod) else { return };
         session.reported = false;
         if let Some(grant) = granted {
@@ -536,6 +544,25 @@ impl Ledger {
             self.outbox.push((pod.clone(), ToPod::Lease(grant)));
         }
         self.refresh(now);
+    }
+
+    /// Sends along with caps that grow what they take from central levels that are full.
+    fn fill(
+        &mut self,
+        now: Time,
+        before: &BTreeMap<BudgetId, Terms>,
+        mut grant: LeaseSet,
+    ) -> LeaseSet {
+        self.refresh_rooms(now, |central, budget, room, caps| {
+            let Some(terms) = grant.items.get_mut(budget) else {
+                return central.set_room(room, caps);
+            };
+            let grown = terms.cap - before.get(budget).map_or(Amount::ZERO, |terms| terms.cap);
+            terms.fill = central.over(caps).min(grown);
+            central.take(terms.fill);
+            central.set_room(room, caps);
+        });
+        grant
     }
 
     fn askers(&self, now: Time) -> Vec<Asker> {
@@ -584,6 +611,14 @@ impl Ledger {
 
     /// Brings the central levels in line with what pods may hold now.
     fn refresh(&mut self, now: Time) {
+        self.refresh_rooms(now, |central, _, room, caps| central.set_room(room, caps));
+    }
+
+    fn refresh_rooms(
+        &mut self,
+        now: Time,
+        mut set: impl FnMut(&mut Central, &BudgetId, Rate, Amount),
+    ) {
         let learning = self.accounts.learning(now);
         for (budget, central) in self.centre.iter_mut() {
             if central.is_slots() {
@@ -593,7 +628,7 @@ impl Ledger {
             }
             self.accounts.set_capacity(budget.clone(), central.capacity());
             let (room, caps) = (self.accounts.room(now, budget), self.accounts.caps(now, budget));
-            central.set_room(room, caps);
+            set(central, budget, room, caps);
         }
     }
 

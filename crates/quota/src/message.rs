@@ -44,8 +44,20 @@ pub struct Terms {
     pub floor: Rate,
     /// For how long, from the anchor, the floor lasts (T2).
     pub floor_ttl: Duration,
-    /// When the level dies, from the anchor: just before the provider's window ends.
-    pub window_end: Option<Duration>,
+    /// What is put into the local level once, when this lease is adopted: what its cap took from a
+    /// central level that was full.
+    pub fill: Amount,
+    /// When the level dies: just before each end of the provider's window.
+    pub window_end: Option<WindowEnd>,
+}
+
+/// The ends of a provider's windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct WindowEnd {
+    /// The next one, from the anchor.
+    pub after: Duration,
+    /// The time from one to the next.
+    pub length: Duration,
 }
 
 /// A lease: all that one pod holds. It replaces every earlier one.
@@ -140,6 +152,9 @@ pub struct Report {
     pub refused: u64,
     /// 429s of the provider since the sidecar started.
     pub provider_429: u64,
+    /// The longest time, in the last minute, from a debit to the moment when the request was surely
+    /// at the provider. Zero if none was sent.
+    pub transit: Duration,
 }
 
 /// What a pod tells about one budget.

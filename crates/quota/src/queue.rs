@@ -16,6 +16,7 @@ mod flow;
 mod lane;
 mod levels;
 mod min_share;
+mod reservations;
 mod tag;
 mod walk;
 
@@ -115,8 +116,8 @@ impl<K: Ord + Clone> FairQueue<K> {
         lost
     }
 
-    /// Puts a draw into the queue. Refused at once: what is larger than a budget ever admits, what is
-    /// not there any more, what cannot be served before its deadline at present rates and with what
+    /// Puts a draw into the queue. Refused at once: what is larger than a budget ever admits, what
+    /// cannot be served before its deadline at present rates and with what
     /// is ahead of it, and everything while the queue is full. A draw whose key already waits takes
     /// the place of that one and keeps its age.
     pub fn push(
@@ -329,12 +330,8 @@ fn excess(a: &Vector, b: &Vector) -> Vector {
 
 /// Refuses a draw that could only wait in vain.
 fn check_wait<K>(now: Time, draw: &Draw<K>, estimate: &Estimate) -> Result<(), Denied> {
-    let Estimate { wait, binding, ahead, exhausted } = estimate;
+    let Estimate { wait, binding, ahead } = estimate;
     let class = &draw.class;
-    if let Some(id) = exhausted {
-        let explain = format!("class {class}: {id} is used up until its period ends");
-        return Err(Denied { reason: Reason::Exhausted, retry_after: None, explain });
-    }
     let patience = draw.deadline.since(now);
     if *wait <= patience {
         return Ok(());

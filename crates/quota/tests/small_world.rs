@@ -13,9 +13,7 @@ use quota::dimension::{Dimension, Protocol};
 use quota::holder::{Admission, Ask, Event, Holder, Reservation};
 use quota::ledger::Ledger;
 use quota::message::{Epoch, PodId};
-use quota::policy::{
-    Class, Limit, Mode, OnLoss, Policy, Provider, QueueLimits, Quota, Use,
-};
+use quota::policy::{Class, Limit, Mode, OnLoss, Policy, Provider, QueueLimits, Quota, Use};
 use quota::time::Time;
 use quota::timing::Timing;
 use quota::units::{Amount, Rate};
@@ -176,8 +174,7 @@ impl World {
                         Event::Send(message) => self.ledger.receive(now, &pod, message),
                         Event::Refuse(..) => self.refused += 1,
                         Event::Admit(id, reservation) => {
-                            let (since, class) =
-                                self.asked.remove(&(pod.clone(), id.0)).unwrap();
+                            let (since, class) = self.asked.remove(&(pod.clone(), id.0)).unwrap();
                             self.go(now, &pod, &class, since, reservation);
                         }
                     }

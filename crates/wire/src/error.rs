@@ -29,6 +29,14 @@ pub enum Error {
         /// Its bound.
         max: usize,
     },
+    /// The message as a whole is larger than either side takes.
+    #[error("the message has {bytes} bytes, more than {max}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
     /// A list names one thing twice.
     #[error("{field} names one thing twice")]
     Twice {

@@ -1,8 +1,10 @@
 //! What the allocator sends: the lease protocol, and what is around it.
 
+use prost::Message as _;
 use quota::message::{Epoch, Nonce, ToPod};
 use quota::policy::PodPolicy;
 
+use crate::MAX_MESSAGE_BYTES;
 use crate::bounds::{self, EXPLAIN_MAX, URL_MAX, known, required};
 use crate::error::Error;
 use crate::generated as proto;
@@ -54,6 +56,23 @@ pub enum RefusedReason {
 }
 
 // === impl FromAllocator ===
+
+impl FromAllocator {
+    /// Whether a sidecar would take this message: what people wrote into a policy may break a bound of
+    /// the wire.
+    ///
+    /// # Errors
+    ///
+    /// The first bound that it breaks.
+    pub fn check(self) -> Result<(), Error> {
+        let message = proto::ToSidecar::from(self);
+        let (bytes, max) = (message.encoded_len(), MAX_MESSAGE_BYTES);
+        if bytes > max {
+            return Err(Error::TooLarge { bytes, max });
+        }
+        FromAllocator::try_from(message).map(drop)
+    }
+}
 
 impl From<FromAllocator> for proto::ToSidecar {
     fn from(message: FromAllocator) -> proto::ToSidecar {

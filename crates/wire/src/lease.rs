@@ -7,7 +7,7 @@ use quota::budget::BudgetId;
 use quota::charge::Vector;
 use quota::message::{
     Counters, Credit, Denial, DrawId, DrawRequest, Epoch, Held, Holdings, LeaseSet, Nonce, Reason,
-    Report, ReportItem, Seen, Terms, Version,
+    Report, ReportItem, Seen, Terms, Version, WindowEnd,
 };
 use quota::time::Time;
 use quota::units::{Amount, Rate};
@@ -91,6 +91,7 @@ impl From<Report> for proto::Report {
             waiting: report.waiting,
             refused: report.refused,
             provider_429: report.provider_429,
+            transit_nanos: nanos(report.transit),
         }
     }
 }
@@ -111,6 +112,7 @@ impl TryFrom<proto::Report> for Report {
             waiting: report.waiting,
             refused: report.refused,
             provider_429: report.provider_429,
+            transit: Duration::from_nanos(report.transit_nanos),
         })
     }
 }
@@ -256,18 +258,28 @@ fn terms((budget, terms): (&BudgetId, &Terms)) -> proto::Terms {
         cap_micros: terms.cap.micros(),
         floor_micros: terms.floor.micros(),
         floor_ttl_nanos: nanos(terms.floor_ttl),
-        window_end_nanos: terms.window_end.map(nanos),
+        window_end_nanos: terms.window_end.map(|end| nanos(end.after)),
+        window_length_nanos: terms.window_end.map_or(0, |end| nanos(end.length)),
+        fill_micros: terms.fill.micros(),
     }
 }
 
 fn checked_terms(terms: proto::Terms) -> Result<(BudgetId, Terms), Error> {
     let budget = budget("lease_set.items.budget", terms.budget)?;
+    // Ends that lie no time apart would have the holder count them for ever.
+    if terms.window_end_nanos.is_some() && terms.window_length_nanos == 0 {
+        return Err(Error::Zero { field: "lease_set.items.window_length_nanos" });
+    }
     let terms = Terms {
         rate: Rate::from_micros(terms.rate_micros),
         cap: Amount::from_micros(terms.cap_micros),
         floor: Rate::from_micros(terms.floor_micros),
         floor_ttl: Duration::from_nanos(terms.floor_ttl_nanos),
-        window_end: terms.window_end_nanos.map(Duration::from_nanos),
+        window_end: terms.window_end_nanos.map(|after| WindowEnd {
+            after: Duration::from_nanos(after),
+            length: Duration::from_nanos(terms.window_length_nanos),
+        }),
+        fill: Amount::from_micros(terms.fill_micros),
     };
     Ok((budget, terms))
 }

@@ -11,7 +11,7 @@ use quota::charge::Vector;
 use quota::dimension::{Dimension, Protocol};
 use quota::message::{
     Counters, Credit, Denial, DrawId, DrawRequest, Epoch, Held, Holdings, LeaseSet, Nonce, Reason,
-    Report, ReportItem, Seen, Terms, ToAllocator as Up, ToPod, Version,
+    Report, ReportItem, Seen, Terms, ToAllocator as Up, ToPod, Version, WindowEnd,
 };
 use quota::policy::{
     Key, Limit, Mode, Name, OnLoss, PodPolicy, Provider, QueueLimits, Quota, Secret, Use,
@@ -115,13 +115,14 @@ fn report() -> impl Strategy<Value = Report> {
         });
     let item = (counters(), amount(), option::of(seen))
         .prop_map(|(counters, large, seen)| ReportItem { counters, large, seen });
-    (time(), by_budget(item), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
-        |(mono, items, waiting, refused, provider_429)| Report {
+    (time(), by_budget(item), any::<u32>(), any::<u64>(), any::<u64>(), duration()).prop_map(
+        |(mono, items, waiting, refused, provider_429, transit)| Report {
             mono,
             items,
             waiting,
             refused,
             provider_429,
+            transit,
         },
     )
 }
@@ -154,12 +155,16 @@ fn from_sidecar() -> impl Strategy<Value = FromSidecar> {
 }
 
 fn lease_set() -> impl Strategy<Value = LeaseSet> {
-    let terms = (rate(), amount(), rate(), duration(), option::of(duration())).prop_map(
-        |(rate, cap, floor, floor_ttl, window_end)| Terms {
+    let window_end = (duration(), (1..=u64::MAX).prop_map(Duration::from_nanos))
+        .prop_map(|(after, length)| WindowEnd { after, length });
+    let window_end = option::of(window_end);
+    let terms = (rate(), amount(), rate(), duration(), amount(), window_end).prop_map(
+        |(rate, cap, floor, floor_ttl, fill, window_end)| Terms {
             rate,
             cap,
             floor,
             floor_ttl,
+            fill,
             window_end,
         },
     );
@@ -438,4 +443,31 @@ fn a_key_shows_in_no_debug_output() {
     let shown = format!("{:?}", proto::Key::from(key));
     assert!(shown.contains("primary") && !shown.contains("secret\""), "{shown}");
     assert!(!shown.contains("sk-very"), "{shown}");
+}
+
+#[test]
+fn a_policy_that_a_sidecar_would_refuse_is_found_before_it_is_sent() {
+    let with_selector = |labels: usize| {
+        let selector = (0..labels).map(|i| (format!("l{i}"), String::new())).collect();
+        let quota = Quota {
+            namespace: "shop".into(),
+            name: "chat".into(),
+            selector,
+            class: "default".into(),
+            permitted: Vec::new(),
+            weight: 1,
+            uses: Vec::new(),
+            queue: QueueLimits::default(),
+            per_request_max_tokens: None,
+            on_allocator_loss: OnLoss::Floor,
+            mode: Mode::Enforce,
+        };
+        let (providers, classes) = (Vec::new(), BTreeMap::new());
+        FromAllocator::Policy(Box::new(PodPolicy { generation: 1, quota, providers, classes }))
+    };
+    assert_eq!(with_selector(64).check(), Ok(()));
+    let many = Error::TooMany { field: "quota.selector", entries: 65, max: 64 };
+    assert_eq!(with_selector(65).check(), Err(many));
+    let long = FromAllocator::Redirect { address: "x".repeat(MAX_MESSAGE_BYTES) };
+    assert!(matches!(long.check(), Err(Error::TooLarge { .. })));
 }

@@ -1,6 +1,7 @@
 //! What a pod has used, given back and owes, per budget, as it tells the allocator.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::waiters::Waiters;
 use crate::budget::{BudgetId, Kind};
@@ -14,6 +15,9 @@ use crate::units::Amount;
 /// as unconfirmed for longer, never for less.
 const UNCONFIRMED_MAX: usize = 64;
 
+/// The longest transit is forgotten after one to two such spans.
+const TRANSIT_SPAN: Duration = Duration::from_secs(30);
+
 /// A pod's figures.
 #[derive(Debug, Default)]
 pub(super) struct Books {
@@ -26,6 +30,8 @@ pub(super) struct Books {
     confirmed: Vector,
     /// Debts told in reports whose arrival is not known yet.
     told: VecDeque<(Time, Vector)>,
+    /// The longest transit of this half minute, and of the one before it.
+    transit: (Time, Duration, Duration),
     pub(super) refused: u64,
     pub(super) provider_429: u64,
 }
@@ -126,6 +132,14 @@ impl Books {
         self.seen.insert(budget.clone(), seen);
     }
 
+    pub(super) fn sent(&mut self, now: Time, transit: Duration) {
+        let (since, longest, before) = &mut self.transit;
+        if now.since(*since) > TRANSIT_SPAN {
+            (*since, *before, *longest) = (now, *longest, Duration::ZERO);
+        }
+        *longest = transit.max(*longest);
+    }
+
     pub(super) fn counters(&self) -> &BTreeMap<BudgetId, Counters> {
         &self.counters
     }
@@ -174,6 +188,7 @@ impl Books {
             waiting: u32::try_from(waiters.len()).unwrap_or(u32::MAX),
             refused: self.refused,
             provider_429: self.provider_429,
+            transit: self.transit.1.max(self.transit.2),
         }
     }
 

@@ -10,9 +10,13 @@ use crate::budget::{Budget, Kind};
 use crate::time::Time;
 use crate::units::{Amount, Rate};
 
-/// g: the longest time from our debit to the request's arrival at the provider that is allowed for
-/// (`leases.md` 3.1).
-pub(super) const TRANSIT: Duration = Duration::from_millis(250);
+/// g, the time from our debit to the request's arrival at the provider that is allowed for, before
+/// anything has been seen (`leases.md` 3.1).
+const GUARD_AT_FIRST: Duration = Duration::from_millis(250);
+/// The bounds of g, and what is added to the longest transit seen.
+const GUARD_MIN: Duration = Duration::from_millis(100);
+const GUARD_MAX: Duration = Duration::from_secs(1);
+const GUARD_MARGIN: Duration = Duration::from_millis(50);
 /// Of a window whose edges are unknown, what may be admitted at once; the rest is paced, so that any
 /// 60 s hold no more than the limit (`leases.md` 3.1).
 const BLIND_BURST_PERCENT: u64 = 2;
@@ -30,6 +34,8 @@ pub(super) struct Central {
     bucket: Bucket,
     /// Slots that nobody holds.
     free: Amount,
+    /// g.
+    guard: Duration,
     edges: Option<Edges>,
     /// When the level of the present window dies.
     resets_at: Option<Time>,
@@ -62,6 +68,7 @@ impl Central {
             bucket: Bucket::new(now, Rate::ZERO, Amount::ZERO),
             budget,
             free: Amount::ZERO,
+            guard: GUARD_AT_FIRST,
             edges: None,
             resets_at: None,
             outstanding: Amount::ZERO,
@@ -112,8 +119,8 @@ impl Central {
         self.bucket.advance(now);
         if let Some(edges) = &mut self.edges {
             edges.roll(now);
-            let at = edges.lo() - TRANSIT;
-            if self.resets_at.is_none() && at > now {
+            let at = edges.lo() - self.guard;
+            if at > now {
                 self.resets_at = Some(at);
             }
         }
@@ -130,12 +137,26 @@ impl Central {
             Some(edges) => edges.observe(lo, hi, now),
             None => self.edges = Some(Edges::new(length, lo, hi, now)),
         }
-        self.resets_at = self.edges.map(|edges| edges.lo() - TRANSIT).filter(|at| *at > now);
+        self.resets_at = self.edges.map(|edges| edges.lo() - self.guard).filter(|at| *at > now);
     }
 
-    /// When local levels die too.
-    pub(super) fn resets_at(&self) -> Option<Time> {
-        self.resets_at
+    /// When local levels die too, and how much later again.
+    pub(super) fn window(&self) -> Option<(Time, Duration)> {
+        let Kind::Window { length, .. } = self.budget.kind else { return None };
+        self.resets_at.map(|at| (at, length))
+    }
+
+    /// Sets the longest transit that pods have seen; zero if they have seen none.
+    pub(super) fn set_transit(&mut self, longest: Duration) {
+        if !longest.is_zero() {
+            self.guard = (longest + GUARD_MARGIN).clamp(GUARD_MIN, GUARD_MAX);
+        }
+    }
+
+    /// What the level would lose if local levels held `caps`.
+    pub(super) fn over(&self, caps: Amount) -> Amount {
+        let fits = self.burst() - caps - self.outstanding;
+        self.bucket.available() - fits
     }
 
     /// What may be taken now, in millionths; below zero is debt.
@@ -220,10 +241,10 @@ impl Central {
             Kind::Bucket { rate, .. } => rate,
             Kind::Window { limit, length } => match &self.edges {
                 // Whatever arrives between two edges was debited in this span.
-                Some(edges) => Rate::per(limit, length + TRANSIT + edges.spread()),
+                Some(edges) => Rate::per(limit, length + self.guard + edges.spread()),
                 None => {
                     let paced = limit - limit.scale(BLIND_BURST_PERCENT, 100);
-                    Rate::per(paced, length + TRANSIT)
+                    Rate::per(paced, length + self.guard)
                 }
             },
             Kind::Stock { .. } | Kind::Slots { .. } => Rate::ZERO,
@@ -234,7 +255,7 @@ impl Central {
     fn burst(&self) -> Amount {
         match self.budget.kind {
             // At least half: a guard must not eat a small burst whole.
-            Kind::Bucket { rate, burst } => (burst - rate.over(TRANSIT)).max(burst.scale(1, 2)),
+            Kind::Bucket { rate, burst } => (burst - rate.over(self.guard)).max(burst.scale(1, 2)),
             Kind::Window { limit, .. } if self.edges.is_some() => limit,
             Kind::Window { limit, .. } => limit.scale(BLIND_BURST_PERCENT, 100),
             Kind::Stock { amount, .. } => amount,

@@ -1,6 +1,7 @@
 //! The central levels of all budgets, as the fair queue sees them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::StockMark;
 use super::central::Central;
@@ -34,6 +35,13 @@ impl Centre {
     pub(super) fn advance(&mut self, now: Time) {
         for central in self.budgets.values_mut() {
             central.advance(now);
+        }
+    }
+
+    /// Sets the longest time from a debit to its request's arrival that pods have seen.
+    pub(super) fn set_transit(&mut self, longest: Option<Duration>) {
+        for central in self.budgets.values_mut() {
+            central.set_transit(longest.unwrap_or_default());
         }
     }
 

@@ -165,7 +165,8 @@ fn terms(
         }
         let cap = wish.large.scale(CAP_REQUESTS, 1).max(rate.over(CAP_SPAN));
         let floor_ttl = of.floor_ttl;
-        terms.insert(budget.clone(), Terms { rate, cap, floor, floor_ttl, window_end: None });
+        let terms_of = Terms { rate, cap, floor, floor_ttl, ..Terms::default() };
+        terms.insert(budget.clone(), terms_of);
     }
     Some(terms)
 }

@@ -45,6 +45,8 @@ pub(super) struct Session {
     /// It has reported since: its lease can be renewed with a fresh anchor.
     pub(super) reported: bool,
     pub(super) waiting: u32,
+    /// The longest time from a debit to its request's arrival.
+    pub(super) transit: Duration,
     /// Credit that may still be spent, per budget, oldest first, with the time after which it is
     /// surely void.
     pub(super) credits: BTreeMap<BudgetId, VecDeque<(Time, Amount)>>,
@@ -86,6 +88,7 @@ impl Session {
             granted_at: now,
             reported: false,
             waiting: 0,
+            transit: Duration::ZERO,
             credits: BTreeMap::new(),
             draws: BTreeSet::new(),
             granted: BTreeMap::new(),

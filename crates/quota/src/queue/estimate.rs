@@ -7,14 +7,14 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::budget::{Budget, BudgetId, Kind};
+use crate::budget::BudgetId;
 use crate::queue::accounts;
 use crate::queue::draw::Draw;
 use crate::queue::flow::{Budgets, Flow, Order};
 use crate::queue::lane::{Lane, Rules};
 use crate::queue::levels::Levels;
 use crate::queue::tag::{Stretch, Tag};
-use crate::queue::walk::{missing, need};
+use crate::queue::reservations::{missing, wanted};
 use crate::time::Time;
 use crate::units::Amount;
 
@@ -25,8 +25,6 @@ pub(super) struct Estimate {
     pub(super) binding: Option<BudgetId>,
     /// How many draws come before it.
     pub(super) ahead: usize,
-    /// The budget that holds too little of what does not come back.
-    pub(super) exhausted: Option<BudgetId>,
 }
 
 /// What comes before a draw, in millionths per budget.
@@ -66,12 +64,10 @@ impl<K, L: Levels> Outlook<'_, K, L> {
         let (wait, binding) = draw.vector.iter().map(in_turn).max().unwrap_or_default();
         let by_right = self.by_guarantee(draw, &ahead).map_or(wait, |right| right.min(wait));
         let wait = by_right.max(self.below_ceiling(draw, &ahead));
-        let exhausted = draw.vector.iter().find(|(id, amount)| self.is_exhausted(id, **amount));
         Estimate {
             wait,
             binding: binding.filter(|_| !wait.is_zero()),
             ahead: ahead.count,
-            exhausted: exhausted.map(|(id, _)| id.clone()),
         }
     }
 
@@ -121,17 +117,9 @@ impl<K, L: Levels> Outlook<'_, K, L> {
     /// How long a level takes to rise by `ahead`, to what `amount` needs to find there. None where
     /// nobody knows the rate.
     fn refill(&self, id: &BudgetId, amount: Amount, ahead: u128, holdback: u32) -> Duration {
-        let (need, keep) = need(self.levels, id, amount, holdback);
-        let wanted = ahead + u128::from(need.micros()) + u128::from(keep.micros());
-        let missing = missing(wanted, self.levels.level(id)).unwrap_or_default();
+        let wanted = ahead + wanted(self.levels, id, amount, holdback);
+        let missing = missing(wanted, self.levels.level(id));
         missing.time_at(self.levels.rate(id)).unwrap_or_default()
-    }
-
-    fn is_exhausted(&self, id: &BudgetId, amount: Amount) -> bool {
-        let budget = self.rules.config.budgets.get(id);
-        matches!(budget, Some(Budget { kind: Kind::Stock { .. }, .. }))
-            && self.levels.rate(id).is_zero()
-            && missing(u128::from(amount.micros()), self.levels.level(id)).is_some()
     }
 
     /// What comes before `draw`: higher classes, its own line, and of each workload of its class as

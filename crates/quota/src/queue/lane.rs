@@ -15,8 +15,9 @@ use crate::queue::draw::{Draw, FlowKey};
 use crate::queue::flow::{Budgets, Flow, Line, Order};
 use crate::queue::levels::Levels;
 use crate::queue::min_share::MinShare;
+use crate::queue::reservations::Fit;
 use crate::queue::tag::{Stretch, Tag};
-use crate::queue::walk::{Head, Turn, Walk};
+use crate::queue::walk::{Head, Turn, View, Walk};
 use crate::time::Time;
 use crate::units::Amount;
 
@@ -93,21 +94,20 @@ impl<K> Lane<K> {
         if self.waiting == 0 {
             return;
         }
-        let mut walk = Walk::begin(now, self, rules);
-        while let Some((turn, head)) = walk.next(self, rules) {
+        let mut walk = Walk::begin(View { now, lane: self, rules });
+        while let Some((turn, head)) = walk.next(View { now, lane: self, rules }) {
             let Some((_, draw)) = self.head(&head) else { continue };
             let holdback = self.holdback(turn, &head);
-            match walk.shortfall(levels, &draw.vector, holdback) {
-                Some(_) => walk.reserve(levels, &draw.vector, holdback),
-                None => {
-                    let draw = self.serve(now, turn, &head, rules);
-                    for (budget, amount) in &draw.vector {
-                        levels.take(budget, *amount);
-                    }
-                    granted.push(draw);
-                    walk.served(self, rules, turn, head);
-                }
+            if walk.fit(levels, &draw.vector, holdback) != Fit::Now {
+                walk.blocked(levels, &head, &draw.vector, holdback);
+                continue;
             }
+            let draw = self.serve(now, turn, &head, rules);
+            for (budget, amount) in &draw.vector {
+                levels.take(budget, *amount);
+            }
+            granted.push(draw);
+            walk.served(View { now, lane: self, rules }, turn, &head);
         }
     }
 
@@ -116,22 +116,20 @@ impl<K> Lane<K> {
         if self.waiting == 0 {
             return Time::NEVER;
         }
-        let mut walk = Walk::begin(now, self, rules);
+        let view = View { now, lane: self, rules };
+        let mut walk = Walk::begin(view);
         let mut earliest = Time::NEVER;
-        while let Some((turn, head)) = walk.next(self, rules) {
+        while let Some((turn, head)) = walk.next(view) {
             let Some((_, draw)) = self.head(&head) else { continue };
             let holdback = self.holdback(turn, &head);
-            let Some(wait) = walk.shortfall(levels, &draw.vector, holdback) else { return now };
-            earliest = wait.map_or(earliest, |wait| earliest.min(now + wait));
-            walk.reserve(levels, &draw.vector, holdback);
-            if let Some(flow) = self.flows.get(&head.flow) {
-                let known =
-                    head.budgets.iter().filter(|budget| flow.terms.bounds.contains_key(*budget));
-                let again = known.map(|budget| rules.accounts.guaranteed_at(&head.flow.1, budget));
-                earliest = again.filter(|at| *at > now).fold(earliest, Time::min);
+            match walk.fit(levels, &draw.vector, holdback) {
+                Fit::Now => return now,
+                Fit::Later(None) => {}
+                Fit::Later(Some(wait)) => earliest = earliest.min(now + wait),
             }
+            walk.blocked(levels, &head, &draw.vector, holdback);
         }
-        earliest.min(walk.permitted_at())
+        earliest.min(walk.permitted_at()).min(self.guaranteed_at(now, rules))
     }
 
     /// Counts what a workload used without a draw.
@@ -243,6 +241,20 @@ impl<K> Lane<K> {
         self.pay(turn, value, &head.flow.0, &draw.vector, rules);
         self.left(&head.flow.0, &head.budgets);
         draw
+    }
+
+    /// When a workload that waits will have accrued something of its guarantee again.
+    fn guaranteed_at(&self, now: Time, rules: &Rules) -> Time {
+        let mut earliest = Time::NEVER;
+        for ((_, key), flow) in self.flows.iter().filter(|(_, flow)| !flow.is_idle()) {
+            for (budget, bounds) in &flow.terms.bounds {
+                let at = rules.accounts.guaranteed_at(key, budget);
+                if !bounds.guaranteed.is_zero() && at > now {
+                    earliest = earliest.min(at);
+                }
+            }
+        }
+        earliest
     }
 
     fn accrue(&mut self, rules: &Rules, vector: &Vector) {
