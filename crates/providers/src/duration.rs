@@ -42,8 +42,7 @@ pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(text).ok()
 }
 
-/// Go's form: `1h2m3.5s`. Also what stands at the beginning of a longer text is not taken: all of
-/// `text` must be a span.
+/// Go's form: `1h2m3.5s`. All of `text` must be it.
 pub fn go(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut nanos: u128 = 0;

@@ -26,10 +26,11 @@ impl Hint {
     pub fn headers(self) -> Vec<(&'static str, String)> {
         match self {
             Hint::After(wait) => {
-                let millis = wait.min(MAX_TOLD_WAIT).as_nanos().div_ceil(1_000_000);
+                // Zero means "at once" to some SDKs and "as you like" to others.
+                let millis = wait.min(MAX_TOLD_WAIT).as_nanos().div_ceil(1_000_000).max(1);
                 vec![
                     ("retry-after-ms", millis.to_string()),
-                    ("retry-after", millis.div_ceil(1_000).max(1).to_string()),
+                    ("retry-after", millis.div_ceil(1_000).to_string()),
                     ("x-should-retry", "true".to_owned()),
                 ]
             }

@@ -42,7 +42,7 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 #[test]
 fn a_short_wait_is_told_in_every_form_that_an_sdk_reads() {
     for (wait, millis, seconds, words) in [
-        (Duration::ZERO, "0", "1", "Please try again in 0.1s."),
+        (Duration::ZERO, "1", "1", "Please try again in 0.1s."),
         (Duration::from_nanos(1_000_001), "2", "1", "Please try again in 0.1s."),
         (Duration::from_millis(1_234), "1234", "2", "Please try again in 1.3s."),
         (Duration::from_secs(30), "30000", "30", "Please try again in 30.0s."),
