@@ -26,26 +26,25 @@ pub(crate) async fn admit(
     let quota = &routed.snapshot.policy.quota;
     permitted(quota, asked)?;
     let charge = asked.reserve();
-    let vector = match quota.mode {
-        Mode::Off => Vector::new(),
-        Mode::Shadow | Mode::Enforce => asked.vector(&charge),
-    };
+    let vector = asked.vector(&charge);
     record.reserved_tokens = tokens(&charge);
     let span = spans::admit(&routed.class, &vector);
-    let hold = if quota.mode == Mode::Shadow {
-        gate.force(vector)
-    } else {
-        let patience = routed.patience.admission(quota.queue.max_wait);
-        let ask = Ask {
-            vector: vector.clone(),
-            class: routed.class.clone(),
-            deadline: now() + patience.saturating_sub(record.age()),
-            traceparent: spans::traceparent(&span, &routed.head.headers),
-        };
-        let before = record.age();
-        let admitted = gate.admit(ask).instrument(span.clone()).await;
-        record.waited = record.age().saturating_sub(before);
-        admitted.map_err(|refused| refusal(&span, refused, asked, &vector, record))?
+    let hold = match quota.mode {
+        Mode::Off => gate.pass(),
+        Mode::Shadow => gate.force(vector),
+        Mode::Enforce => {
+            let patience = routed.patience.admission(quota.queue.max_wait);
+            let ask = Ask {
+                vector: vector.clone(),
+                class: routed.class.clone(),
+                deadline: now() + patience.saturating_sub(record.age()),
+                traceparent: spans::traceparent(&span, &routed.head.headers),
+            };
+            let before = record.age();
+            let admitted = gate.admit(ask).instrument(span.clone()).await;
+            record.waited = record.age().saturating_sub(before);
+            admitted.map_err(|refused| refusal(&span, refused, asked, &vector, record))?
+        }
     };
     record.source = Some(hold.source());
     spans::admitted(&span, record);

@@ -52,7 +52,8 @@ struct ShownProvider {
     limits: Vec<String>,
 }
 
-/// For the lease task to say goodbye, and for probes that are being answered.
+/// For the ends of answers whose clients have gone; then for the last message to the allocator and
+/// for probes that are being answered. With the flush of traces, 6 s beyond the drain.
 const LAST_STEPS: Duration = Duration::from_secs(2);
 
 // === impl Sidecar ===
@@ -115,9 +116,9 @@ impl Sidecar {
         if requests.drain(drain_limit).await == Outcome::DeadlinePassed {
             warn!("requests were cut off at the drain's deadline");
         }
-        serving.abort();
-        // What the ends of cut answers used is still learned, but not waited for at length.
-        let _ = timeout(LAST_STEPS, proxy.finish()).await;
+        // Connections end at the drain's deadline; this is for their tasks to do so.
+        let _ = timeout(LAST_STEPS, serving).await;
+        proxy.finish(LAST_STEPS).await;
         last.drain(LAST_STEPS).await;
         drop(draining);
         Ok(())

@@ -51,9 +51,9 @@ pub struct Args {
     #[arg(long, env = "WEIR_SIDECAR_START_WAIT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub start_wait: Duration,
 
-    /// For how long running requests may go on after SIGTERM; below the pod's grace period (30 s
-    /// unless set).
-    #[arg(long, env = "WEIR_SIDECAR_DRAIN", value_name = "TIME", default_value = "25s", value_parser = duration)]
+    /// For how long running requests may go on after SIGTERM. At least 6 s below the pod's grace
+    /// period, which is 30 s unless set.
+    #[arg(long, env = "WEIR_SIDECAR_DRAIN", value_name = "TIME", default_value = "24s", value_parser = duration)]
     pub drain: Duration,
 
     /// How log lines look: human or json.

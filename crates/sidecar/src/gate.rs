@@ -31,6 +31,7 @@ pub(crate) struct Gate {
 #[must_use = "dropping it settles it"]
 pub(crate) struct Hold {
     gate: Gate,
+    /// `None` if nothing is counted, or when it is settled.
     reservation: Option<Reservation>,
     expected: Vector,
 }
@@ -129,6 +130,11 @@ impl Gate {
     pub(crate) fn force(&self, vector: Vector) -> Hold {
         let reservation = self.with(|holder| holder.force(now(), vector));
         self.hold(reservation)
+    }
+
+    /// Lets a request pass that is not counted.
+    pub(crate) fn pass(&self) -> Hold {
+        Hold { gate: self.clone(), reservation: None, expected: Vector::new() }
     }
 
     /// A provider answered 429.
@@ -286,17 +292,16 @@ impl Drop for Waiting<'_> {
 impl Hold {
     /// Where it came from.
     pub(crate) fn source(&self) -> Source {
-        self.reservation().source
+        self.reservation.as_ref().map_or(Source::Free, |reservation| reservation.source)
     }
 
     /// The request is about to be written: debits anew if the debit is older than `guard`, and takes
     /// `expected` for what will be charged unless `settle` says better.
     pub(crate) fn sent(&mut self, guard: Duration, expected: Vector) {
         let now = now();
-        let gate = self.gate.clone();
-        let reservation = self.reservation.as_mut().expect("it is taken only at the end");
+        let Some(reservation) = &mut self.reservation else { return };
         if now.since(reservation.at) > guard {
-            gate.with(|holder| holder.redebit(now, reservation));
+            self.gate.with(|holder| holder.redebit(now, reservation));
         }
         self.expected = expected;
     }
@@ -311,10 +316,6 @@ impl Hold {
         if let Some(reservation) = self.reservation.take() {
             self.gate.settle(reservation, actual);
         }
-    }
-
-    fn reservation(&self) -> &Reservation {
-        self.reservation.as_ref().expect("it is taken only at the end")
     }
 }
 

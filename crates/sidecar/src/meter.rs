@@ -245,6 +245,7 @@ impl Exchange {
 
     /// Reads the rest of an answer whose client has gone.
     async fn drain(mut self) {
+        let hurry = self.proxy.hurry.clone();
         let reading = async {
             let mut left = DRAIN_BYTES;
             while left > 0 {
@@ -263,7 +264,8 @@ impl Exchange {
             }
             End::Cut
         };
-        let end = timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(End::Cut);
+        let reading = timeout(DRAIN_TIMEOUT, hurry.run_until_cancelled(reading));
+        let end = reading.await.ok().flatten().unwrap_or(End::Cut);
         self.finish(end);
     }
 

@@ -8,6 +8,8 @@ use hyper::body::Incoming;
 use providers::refusal::Refusal;
 use providers::usage::Usage;
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -30,6 +32,8 @@ pub(crate) struct Proxy {
     metrics: Arc<Metrics>,
     /// Ends of answers whose clients have gone.
     pub(crate) tasks: TaskTracker,
+    /// Told when those ends must not be waited for any longer.
+    pub(crate) hurry: CancellationToken,
 }
 
 // === impl Proxy ===
@@ -47,6 +51,7 @@ impl Proxy {
             gate,
             metrics,
             tasks: TaskTracker::new(),
+            hurry: CancellationToken::new(),
         }
     }
 
@@ -71,10 +76,14 @@ impl Proxy {
         }
     }
 
-    /// Waits for the ends of answers whose clients have gone, and closes what is idle.
-    pub(crate) async fn finish(&self) {
+    /// Waits for the ends of answers whose clients have gone, for at most `limit`; after that all of
+    /// them are settled with what is known. Closes what is idle.
+    pub(crate) async fn finish(&self, limit: Duration) {
         self.tasks.close();
-        self.tasks.wait().await;
+        if timeout(limit, self.tasks.wait()).await.is_err() {
+            self.hurry.cancel();
+            self.tasks.wait().await;
+        }
         self.upstream.forget_idle();
     }
 }
