@@ -25,6 +25,7 @@ use crate::units::{Amount, Rate};
 mod central;
 mod edges;
 mod levels;
+mod log;
 mod plan;
 mod session;
 mod status;
@@ -194,10 +195,8 @@ impl Ledger {
             ToAllocator::Report(report) => self.report(now, pod, &report),
             ToAllocator::Draw(draw) => self.draw(now, pod, draw),
             ToAllocator::Cancel(id) => {
-                self.queue.cancel(&(pod.clone(), id));
-                if let Some(session) = self.sessions.get_mut(pod) {
-                    session.draws.remove(&id);
-                }
+                let draw = self.queue.cancel(&(pod.clone(), id));
+                self.left_queue(draw.as_slice());
             }
             ToAllocator::Ack(epoch, version) => {
                 self.accounts.acked(pod, epoch, version);
@@ -380,7 +379,9 @@ impl Ledger {
             }
         }
         let key = (pod.clone(), draw.id);
-        self.queue.cancel(&key);
+        let vector_of = vector.clone();
+        let before = self.queue.cancel(&key);
+        self.left_queue(before.as_slice());
         let queued = Draw {
             key,
             flow: flow.clone(),
@@ -398,6 +399,7 @@ impl Ledger {
         if let Some(session) = self.sessions.get_mut(pod) {
             session.draws.insert(draw.id);
         }
+        self.centre.count_large(&vector_of, 1);
         Ok(())
     }
 
@@ -436,11 +438,10 @@ impl Ledger {
     }
 
     fn expire(&mut self, now: Time) {
-        for draw in self.queue.expire(now) {
+        let expired = self.queue.expire(now);
+        self.left_queue(&expired);
+        for draw in expired {
             let (pod, id) = draw.key;
-            if let Some(session) = self.sessions.get_mut(&pod) {
-                session.draws.remove(&id);
-            }
             let denial = Denial {
                 id,
                 reason: Reason::Deadline,
@@ -468,7 +469,9 @@ impl Ledger {
     /// Grants credit to whoever is next, as far as it reaches.
     fn dispatch(&mut self, now: Time) {
         let until = now + self.timing.charged(self.timing.spend_by);
-        for draw in self.queue.dispatch(now, &mut self.centre) {
+        let granted = self.queue.dispatch(now, &mut self.centre);
+        self.left_queue(&granted);
+        for draw in granted {
             let (pod, id) = draw.key;
             let Some(session) = self.sessions.get_mut(&pod) else { continue };
             for (budget, amount) in &draw.vector {
@@ -481,7 +484,6 @@ impl Ledger {
                     *session.slots.entry(budget.clone()).or_default() += *amount;
                 }
             }
-            session.draws.remove(&id);
             session.granted.insert(id, (until, draw.vector));
             let (epoch, echo) = (self.accounts.epoch(), session.echo);
             let credit = Credit { id, epoch, echo, spend_by: self.timing.spend_by };
@@ -644,7 +646,17 @@ impl Ledger {
     fn cancel_draws(&mut self, pod: &PodId) {
         let Some(session) = self.sessions.get_mut(pod) else { return };
         for id in std::mem::take(&mut session.draws) {
-            self.queue.cancel(&(pod.clone(), id));
+            let draw = self.queue.cancel(&(pod.clone(), id));
+            self.left_queue(draw.as_slice());
+        }
+    }
+
+    fn left_queue(&mut self, draws: &[Draw<Key>]) {
+        for Draw { key: (pod, id), vector, .. } in draws {
+            if let Some(session) = self.sessions.get_mut(pod) {
+                session.draws.remove(id);
+            }
+            self.centre.count_large(vector, -1);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::edges::Edges;
+use super::log::Log;
 use crate::accounts::Capacity;
 use crate::bucket::Bucket;
 use crate::budget::{Budget, Kind};
@@ -34,9 +35,19 @@ pub(super) struct Central {
     bucket: Bucket,
     /// Slots that nobody holds.
     free: Amount,
+    /// Of the last `advance`.
+    at: Time,
+    /// R, at the last change of what it rests on.
+    full_rate: Rate,
     /// g.
     guard: Duration,
     edges: Option<Edges>,
+    /// For a window of unknown edges: what was admitted in the last window's length.
+    log: Option<Log>,
+    /// Draws wait that are larger than what is ever let through at once at a pace.
+    pub(super) large_waiting: usize,
+    /// What local levels may hold.
+    caps: Amount,
     /// When the level of the present window dies.
     resets_at: Option<Time>,
     /// Credit that is granted, and not known to be spent or returned.
@@ -66,10 +77,18 @@ impl Central {
     pub(super) fn new(now: Time, budget: Budget, full: bool) -> Central {
         let mut central = Central {
             bucket: Bucket::new(now, Rate::ZERO, Amount::ZERO),
-            budget,
             free: Amount::ZERO,
+            at: now,
+            full_rate: Rate::ZERO,
             guard: GUARD_AT_FIRST,
             edges: None,
+            log: match budget.kind {
+                Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
+                _ => None,
+            },
+            large_waiting: 0,
+            caps: Amount::ZERO,
+            budget,
             resets_at: None,
             outstanding: Amount::ZERO,
             settled: Recent::default(),
@@ -85,7 +104,7 @@ impl Central {
 
     /// What may be granted of it, leases and credit together.
     pub(super) fn capacity(&self) -> Capacity {
-        let rate = self.full_rate();
+        let rate = self.planned_rate();
         Capacity {
             rate,
             caps: self.burst().scale(CAPS_PERCENT, 100).min(rate.over(Duration::from_secs(4))),
@@ -102,6 +121,8 @@ impl Central {
     /// Sets what of it is nobody's, and what local levels may hold, from the last `advance` on.
     pub(super) fn set_room(&mut self, room: Rate, caps: Amount) {
         if self.is_rate() {
+            self.caps = caps;
+            self.full_rate = self.planned_rate();
             self.bucket.set_rate(room);
             self.bucket.set_cap(self.burst() - caps - self.outstanding);
         }
@@ -117,6 +138,13 @@ impl Central {
             self.resets_at = None;
         }
         self.bucket.advance(now);
+        if let Some(log) = &mut self.log {
+            log.advance(now);
+            // What pods admit from their leases is not told at once: count what they may.
+            let leased = self.full_rate - self.bucket.rate();
+            log.add(now, leased.over(now.since(self.at)));
+        }
+        self.at = self.at.max(now);
         if let Some(edges) = &mut self.edges {
             edges.roll(now);
             let at = edges.lo() - self.guard;
@@ -135,7 +163,10 @@ impl Central {
         }
         match &mut self.edges {
             Some(edges) => edges.observe(lo, hi, now),
-            None => self.edges = Some(Edges::new(length, lo, hi, now)),
+            None => {
+                self.edges = Some(Edges::new(length, lo, hi, now));
+                self.large_waiting = 0;
+            }
         }
         self.resets_at = self.edges.map(|edges| edges.lo() - self.guard).filter(|at| *at > now);
     }
@@ -167,8 +198,33 @@ impl Central {
                 i64::try_from(left.micros()).unwrap_or(i64::MAX)
             }
             Kind::Slots { .. } => i64::try_from(self.free.micros()).unwrap_or(i64::MAX),
-            Kind::Bucket { .. } | Kind::Window { .. } => self.bucket.level(),
+            Kind::Bucket { .. } | Kind::Window { .. } => match self.unlogged() {
+                Some(left) if self.large_waiting > 0 => left,
+                Some(left) => left.min(self.bucket.level()),
+                None => self.bucket.level(),
+            },
         }
+    }
+
+    /// For a window of unknown edges: what any span of its length still admits.
+    fn unlogged(&self) -> Option<i64> {
+        let log = self.log.as_ref().filter(|_| self.edges.is_none())?;
+        if !log.is_complete(self.at) {
+            return (self.large_waiting > 0).then_some(0);
+        }
+        let Kind::Window { limit, .. } = self.budget.kind else { return None };
+        let left = i64::try_from((limit - log.sum() - self.caps).micros()).unwrap_or(i64::MAX);
+        Some(left)
+    }
+
+    /// The largest request that is let through at a pace; a larger one waits until what was admitted
+    /// in the last window's length leaves room for it.
+    pub(super) fn is_large(&self, amount: Amount) -> bool {
+        self.edges.is_none() && self.log.is_some() && amount > self.paced_max()
+    }
+
+    fn paced_max(&self) -> Amount {
+        self.burst() - self.burst().scale(CAPS_PERCENT, 100)
     }
 
     /// What it accrues at present.
@@ -179,10 +235,20 @@ impl Central {
     /// The largest single request.
     pub(super) fn largest(&self) -> Amount {
         match self.budget.kind {
-            Kind::Bucket { .. } | Kind::Window { .. } => {
-                self.burst() - self.burst().scale(CAPS_PERCENT, 100)
-            }
+            Kind::Window { limit, .. } => limit.scale(CAPS_PERCENT, 100),
+            Kind::Bucket { .. } => self.paced_max(),
             Kind::Stock { amount, .. } => amount,
+            Kind::Slots { count } => count,
+        }
+    }
+
+    /// What holdbacks are a part of. A window's limit is let through at a pace, and a level that is
+    /// held back dies at its edge; of a stock nothing is held back.
+    pub(super) fn paced(&self) -> Amount {
+        match self.budget.kind {
+            Kind::Window { limit, .. } => limit.scale(BLIND_BURST_PERCENT, 100),
+            Kind::Bucket { .. } => self.paced_max(),
+            Kind::Stock { .. } => Amount::ZERO,
             Kind::Slots { count } => count,
         }
     }
@@ -199,12 +265,19 @@ impl Central {
     pub(super) fn take(&mut self, amount: Amount) {
         self.stock.spent += amount;
         self.free = self.free - amount;
-        self.bucket.take(amount);
+        if let Some(log) = &mut self.log {
+            log.add(self.at, amount);
+        }
+        let paced = if self.is_large(amount) { self.paced_max() } else { amount };
+        self.bucket.take(paced);
     }
 
     /// Gives back what was not charged.
     pub(super) fn give(&mut self, amount: Amount) {
         self.stock.spent = self.stock.spent - amount;
+        if let Some(log) = &mut self.log {
+            log.remove(amount);
+        }
         self.bucket.add(amount);
     }
 
@@ -236,7 +309,7 @@ impl Central {
     }
 
     /// R: what all holders together may accrue.
-    fn full_rate(&self) -> Rate {
+    fn planned_rate(&self) -> Rate {
         match self.budget.kind {
             Kind::Bucket { rate, .. } => rate,
             Kind::Window { limit, length } => match &self.edges {

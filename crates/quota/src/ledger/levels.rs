@@ -7,6 +7,7 @@ use super::StockMark;
 use super::central::Central;
 use crate::accounts::Capacity;
 use crate::budget::{BudgetId, Kind};
+use crate::charge::Vector;
 use crate::message::Reason;
 use crate::policy::Policy;
 use crate::queue::Levels;
@@ -35,6 +36,15 @@ impl Centre {
     pub(super) fn advance(&mut self, now: Time) {
         for central in self.budgets.values_mut() {
             central.advance(now);
+        }
+    }
+
+    /// Counts a draw that waits, or no longer does, where it is too large to be let through at a pace.
+    pub(super) fn count_large(&mut self, vector: &Vector, more: isize) {
+        for (budget, amount) in vector {
+            if let Some(central) = self.budgets.get_mut(budget).filter(|c| c.is_large(*amount)) {
+                central.large_waiting = central.large_waiting.saturating_add_signed(more);
+            }
         }
     }
 
@@ -147,6 +157,10 @@ impl Levels for Centre {
 
     fn cap(&self, budget: &BudgetId) -> Amount {
         self.budgets.get(budget).map_or(Amount::ZERO, Central::largest)
+    }
+
+    fn paced(&self, budget: &BudgetId) -> Amount {
+        self.budgets.get(budget).map_or(Amount::ZERO, Central::paced)
     }
 
     fn take(&mut self, budget: &BudgetId, amount: Amount) {

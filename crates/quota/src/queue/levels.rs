@@ -12,6 +12,11 @@ pub trait Levels {
     fn rate(&self, budget: &BudgetId) -> Rate;
     /// What the central level holds at most; less than the budget's burst while leases hold a part.
     fn cap(&self, budget: &BudgetId) -> Amount;
+    /// What of the level may be let through at once while the budget is paced: what a holdback is a
+    /// percentage of.
+    fn paced(&self, budget: &BudgetId) -> Amount {
+        self.cap(budget)
+    }
     /// Takes `amount`, into debt if need be.
     fn take(&mut self, budget: &BudgetId, amount: Amount);
 }

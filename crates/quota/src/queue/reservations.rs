@@ -87,7 +87,7 @@ fn need(
     holdback: u32,
 ) -> (Amount, Amount) {
     let cap = levels.cap(budget);
-    let keep = cap.scale(u64::from(holdback), 100);
+    let keep = levels.paced(budget).scale(u64::from(holdback), 100);
     match levels.rate(budget) {
         Rate::ZERO => (amount, keep),
         _ => (amount.min(cap - keep), keep),

@@ -1,0 +1,96 @@
+//! What was admitted in the last window's length, wherever the window's edges are.
+//!
+//! A provider whose edges are unknown admits a request if what was admitted since some instant less
+//! than a window ago leaves room for it. If no span of a window's length holds more than the limit,
+//! no window does.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::Time;
+use crate::units::Amount;
+
+/// Entries closer together than this are one, dated at the later: counted longer, never shorter.
+const GRAIN: Duration = Duration::from_millis(100);
+
+/// What was admitted in the last `span`.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    span: Duration,
+    entries: VecDeque<(Time, Amount)>,
+    sum: Amount,
+    /// Before it, something may have been admitted that is not in the log.
+    complete_at: Time,
+}
+
+impl Log {
+    /// A log over `span` that knows everything since `now`, and that nothing came before if `fresh`.
+    pub(super) fn new(now: Time, span: Duration, fresh: bool) -> Log {
+        let complete_at = if fresh { now } else { now + span };
+        Log { span, entries: VecDeque::new(), sum: Amount::ZERO, complete_at }
+    }
+
+    pub(super) fn advance(&mut self, now: Time) {
+        while self.entries.front().is_some_and(|(at, _)| *at + self.span <= now) {
+            if let Some((_, amount)) = self.entries.pop_front() {
+                self.sum = self.sum - amount;
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, now: Time, amount: Amount) {
+        self.sum += amount;
+        match self.entries.back_mut() {
+            Some((at, sum))
+                if at.since(Time::ZERO).as_nanos() / GRAIN.as_nanos()
+                    == now.since(Time::ZERO).as_nanos() / GRAIN.as_nanos() =>
+            {
+                *at = now.max(*at);
+                *sum += amount;
+            }
+            _ => self.entries.push_back((now, amount)),
+        }
+    }
+
+    /// Something of the latest was not charged after all.
+    pub(super) fn remove(&mut self, mut amount: Amount) {
+        while let Some((_, last)) = self.entries.back_mut() {
+            let part = amount.min(*last);
+            *last = *last - part;
+            self.sum = self.sum - part;
+            amount = amount - part;
+            if !last.is_zero() || amount.is_zero() {
+                return;
+            }
+            self.entries.pop_back();
+        }
+    }
+
+    /// What was admitted in the last span.
+    pub(super) fn sum(&self) -> Amount {
+        self.sum
+    }
+
+    /// True if nothing of the last span is missing.
+    pub(super) fn is_complete(&self, now: Time) -> bool {
+        now >= self.complete_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_admitted_counts_for_one_span() {
+        let minute = Duration::from_secs(60);
+        let mut log = Log::new(Time::ZERO, minute, true);
+        log.add(Time::from_millis(10), Amount::from_units(3));
+        log.add(Time::from_millis(30_000), Amount::from_units(4));
+        log.remove(Amount::from_units(1));
+        log.advance(Time::from_millis(60_009));
+        assert_eq!(log.sum(), Amount::from_units(6));
+        log.advance(Time::from_millis(60_010));
+        assert_eq!(log.sum(), Amount::from_units(3));
+    }
+}
