@@ -117,9 +117,9 @@ impl<K: Ord + Clone> FairQueue<K> {
     }
 
     /// Puts a draw into the queue. Refused at once: what is larger than a budget ever admits, what
-    /// cannot be served before its deadline at present rates and with what
-    /// is ahead of it, and everything while the queue is full. A draw whose key already waits takes
-    /// the place of that one and keeps its age.
+    /// cannot be served before its deadline at present rates and with what is ahead of it, and
+    /// everything while the queue is full. A draw whose key already waits takes the place of that one
+    /// and keeps its age; if it is refused, that one is out as well.
     pub fn push(
         &mut self,
         now: Time,
@@ -153,7 +153,7 @@ impl<K: Ord + Clone> FairQueue<K> {
     pub fn dispatch(&mut self, now: Time, levels: &mut impl Levels) -> Vec<Draw<K>> {
         let mut granted = Vec::new();
         for lane in self.lanes.values_mut() {
-            lane.dispatch(now, levels, &mut self.rules, &mut granted);
+            granted.extend(lane.dispatch(now, levels, &mut self.rules));
         }
         for draw in &granted {
             self.places.remove(&draw.key);
@@ -342,7 +342,7 @@ fn check_wait<K>(now: Time, draw: &Draw<K>, estimate: &Estimate) -> Result<(), D
         wait.as_millis(),
         patience.as_millis()
     );
-    let retry_after = Some((*wait - patience).max(RETRY_MIN));
+    let retry_after = (*wait < Duration::MAX).then(|| (*wait - patience).max(RETRY_MIN));
     Err(Denied { reason: Reason::Deadline, retry_after, explain })
 }
 

@@ -13,8 +13,8 @@ use crate::queue::draw::Draw;
 use crate::queue::flow::{Budgets, Flow, Order};
 use crate::queue::lane::{Lane, Rules};
 use crate::queue::levels::Levels;
-use crate::queue::tag::{Stretch, Tag};
 use crate::queue::reservations::{missing, wanted};
+use crate::queue::tag::{Stretch, Tag};
 use crate::time::Time;
 use crate::units::Amount;
 
@@ -64,11 +64,7 @@ impl<K, L: Levels> Outlook<'_, K, L> {
         let (wait, binding) = draw.vector.iter().map(in_turn).max().unwrap_or_default();
         let by_right = self.by_guarantee(draw, &ahead).map_or(wait, |right| right.min(wait));
         let wait = by_right.max(self.below_ceiling(draw, &ahead));
-        Estimate {
-            wait,
-            binding: binding.filter(|_| !wait.is_zero()),
-            ahead: ahead.count,
-        }
+        Estimate { wait, binding: binding.filter(|_| !wait.is_zero()), ahead: ahead.count }
     }
 
     /// The wait for one budget when its class, or the minimum share of its class, has its turn.
@@ -106,6 +102,9 @@ impl<K, L: Levels> Outlook<'_, K, L> {
         let Some(terms) = self.rules.config.flows.get(&draw.flow) else { return Duration::ZERO };
         let waits = draw.vector.keys().filter_map(|id| {
             let rate = terms.bounds.get(id)?.ceiling?;
+            if rate.is_zero() {
+                return Some(Duration::MAX);
+            }
             let amount = micros(of(&ahead.flow, id));
             let own = accounts::Ahead { budget: id, amount, rate };
             let at = self.rules.accounts.permitted_after(self.now, &draw.flow, own);

@@ -88,26 +88,16 @@ impl<K> Lane<K> {
         now: Time,
         levels: &mut impl Levels,
         rules: &mut Rules,
-        granted: &mut Vec<Draw<K>>,
-    ) {
+    ) -> Vec<Draw<K>> {
         self.forget_idle();
-        if self.waiting == 0 {
-            return;
-        }
-        let mut walk = Walk::begin(View { now, lane: self, rules });
-        while let Some((turn, head)) = walk.next(View { now, lane: self, rules }) {
-            let Some((_, draw)) = self.head(&head) else { continue };
-            let holdback = self.holdback(turn, &head);
-            if walk.fit(levels, &draw.vector, holdback) != Fit::Now {
-                walk.blocked(levels, &head, &draw.vector, holdback);
-                continue;
+        let mut granted = Vec::new();
+        // What one walk grants may make a minimum share due for a head that it had passed before.
+        loop {
+            let before = granted.len();
+            self.grant(now, levels, rules, &mut granted);
+            if granted.len() == before {
+                return granted;
             }
-            let draw = self.serve(now, turn, &head, rules);
-            for (budget, amount) in &draw.vector {
-                levels.take(budget, *amount);
-            }
-            granted.push(draw);
-            walk.served(View { now, lane: self, rules }, turn, &head);
         }
     }
 
@@ -214,6 +204,34 @@ impl<K> Lane<K> {
         match turn {
             Turn::Guaranteed | Turn::MinShare => 0,
             Turn::Class => self.flows.get(&head.flow).map_or(0, |flow| flow.band.holdback),
+        }
+    }
+
+    /// One walk over the heads.
+    fn grant(
+        &mut self,
+        now: Time,
+        levels: &mut impl Levels,
+        rules: &mut Rules,
+        granted: &mut Vec<Draw<K>>,
+    ) {
+        if self.waiting == 0 {
+            return;
+        }
+        let mut walk = Walk::begin(View { now, lane: self, rules });
+        while let Some((turn, head)) = walk.next(View { now, lane: self, rules }) {
+            let Some((_, draw)) = self.head(&head) else { continue };
+            let holdback = self.holdback(turn, &head);
+            if walk.fit(levels, &draw.vector, holdback) != Fit::Now {
+                walk.blocked(levels, &head, &draw.vector, holdback);
+                continue;
+            }
+            let draw = self.serve(now, turn, &head, rules);
+            for (budget, amount) in &draw.vector {
+                levels.take(budget, *amount);
+            }
+            granted.push(draw);
+            walk.served(View { now, lane: self, rules }, turn, &head);
         }
     }
 

@@ -9,8 +9,8 @@ use crate::charge::Vector;
 ///
 /// Counted in work, not in time: of everything that is granted of a budget, `percent` is owed to the
 /// class while it waits for that budget. So the share is right whatever the budget's rate is at the
-/// moment, and it holds for slots as well. What is owed buys one draw at a time: a class that was kept
-/// waiting is never paid back in a row, which is what bounds the delay of the classes above it.
+/// moment, and it holds for slots as well. Never more is owed than the draw that was granted last: a
+/// class that was kept waiting is not paid back in a row, and one above it waits for one admission.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MinShare {
     /// In hundredths of a millionth; below zero where the last draw was larger than what was owed.
@@ -52,10 +52,9 @@ impl MinShare {
         for (budget, amount) in vector {
             let waits = self.waiting_on(budget) > 0;
             let owed = self.owed.entry(budget.clone()).or_default();
-            *owed += i128::from(amount.micros()) * i128::from(percent);
-            if !waits {
-                *owed = (*owed).min(0);
-            }
+            let bound = if waits { i128::from(amount.micros()) * 100 } else { 0 };
+            let more = i128::from(amount.micros()) * i128::from(percent);
+            *owed = (*owed + more).min(bound.max(*owed));
         }
     }
 
@@ -71,7 +70,7 @@ impl MinShare {
             let Some(owed) = self.owed.get_mut(budget) else { continue };
             let amount = i128::from(amount.micros()) * 100;
             *owed = match as_share(budget) {
-                true => (*owed).min(amount) - amount,
+                true => *owed - amount,
                 false => (*owed).min((*owed - amount).max(0)),
             };
         }

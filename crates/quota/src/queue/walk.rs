@@ -199,14 +199,20 @@ impl Walk {
     /// Brings the top of each class up to date. Ranks only fall while a walk goes on, as a workload's
     /// other lines are served, so a top that has not changed is the first of its class.
     fn refresh<K>(&mut self, view: View<'_, K>) {
-        let classes: Vec<Name> = self.heads.keys().cloned().collect();
-        for class in classes {
-            while let Some(Reverse(top)) = self.heads.get(&class).and_then(BinaryHeap::peek)
-                && view.rank(&top.flow, &top.budgets) != Some(Ok(top.rank))
-            {
-                let popped = self.heads.get_mut(&class).and_then(BinaryHeap::pop);
-                let Some(Reverse(stale)) = popped else { break };
-                self.offer(view, &stale.flow, &stale.budgets);
+        for heads in self.heads.values_mut() {
+            while let Some(Reverse(top)) = heads.peek() {
+                let rank = view.rank(&top.flow, &top.budgets);
+                if rank == Some(Ok(top.rank)) {
+                    break;
+                }
+                let stale = heads.pop();
+                match (rank, stale) {
+                    (Some(Ok(rank)), Some(Reverse(head))) => {
+                        heads.push(Reverse(Head { rank, ..head }));
+                    }
+                    (Some(Err(until)), _) => self.permitted_at = self.permitted_at.min(until),
+                    _ => {}
+                }
             }
         }
     }

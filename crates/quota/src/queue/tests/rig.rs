@@ -103,8 +103,7 @@ impl Rig {
         self
     }
 
-    /// `name` is `<flow><digits>`: the draw `b12` belongs to the workload `b`; what stands in for a
-    /// workload's name are its letters.
+    /// The draw `b12` belongs to the workload `b`.
     pub(super) fn draw(&self, name: &str, class: &str, parts: &[(BudgetId, u64)]) -> Draw<String> {
         Draw {
             key: name.to_owned(),
@@ -135,7 +134,8 @@ impl Rig {
         self.levels.0.values_mut().for_each(|bucket| bucket.advance(self.now));
     }
 
-    /// The keys in the order of service while `time` passes, served as soon as levels allow.
+    /// The keys in the order of service while `time` passes, served as soon as levels allow. What
+    /// reaches its deadline is dropped.
     pub(super) fn run(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;
         let mut granted = self.dispatch();
@@ -144,6 +144,7 @@ impl Rig {
         {
             assert!(at > self.now, "it said it would do something now, and did not");
             self.wait(at.since(self.now));
+            self.queue.expire(self.now);
             granted.extend(self.dispatch());
         }
         self.wait(end.since(self.now));
