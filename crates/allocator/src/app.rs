@@ -1,0 +1,153 @@
+//! Puts the parts together, and takes them down in order.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::StatusCode;
+use prometheus_client::registry::Registry;
+use service::admin::{self, Admin};
+use service::drain::{self, Outcome};
+use service::readiness::Readiness;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+use tracing::{info, warn};
+
+use crate::args::Args;
+use crate::config::Config;
+use crate::grpc::Service;
+use crate::leader::Leader;
+use crate::ledger_task::{LedgerTask, now};
+use crate::metrics::Metrics;
+use crate::policy::{Current, Source};
+use crate::snapshot::Snapshot;
+use crate::state::{Memory, State};
+
+/// An allocator that leads: it has a policy, the state directory's lock, and both sockets.
+pub struct Allocator {
+    config: Config,
+    source: Source,
+    policy: watch::Receiver<Arc<Current>>,
+    state: (State, Memory),
+    listener: TcpListener,
+    admin: TcpListener,
+}
+
+/// For streams to end and probes to be answered; below the grace period of every supervisor.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// Checks the arguments, reads the policy, waits until no other allocator works on the state
+    /// directory, and binds both sockets.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a person has to put right, with all problems of the policy.
+    pub async fn start(args: Args) -> anyhow::Result<Allocator> {
+        let config = Config::try_from(args)?;
+        info!(config = %serde_json::to_string(&config)?, "starting");
+        let (source, policy) = Source::open(&config.policy)?;
+        let state = State::open(&config.state).await?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("--listen {} cannot be bound", config.listen))?;
+        let admin = TcpListener::bind(config.admin)
+            .await
+            .with_context(|| format!("--admin {} cannot be bound", config.admin))?;
+        Ok(Allocator { config, source, policy, state, listener, admin })
+    }
+
+    /// Where sidecars connect.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Where probes and scrapes connect.
+    pub fn admin_address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.admin.local_addr()?)
+    }
+
+    /// Leads until `shutdown` is ready, then drains: fail readiness, stop granting, tell the sidecars,
+    /// close their streams, free the lock.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written any more.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let (listen, admin_listen) = (self.address()?, self.admin_address()?);
+        let Allocator { config, source, policy, state, listener, admin } = self;
+        let tasks = TaskTracker::new();
+        let (trigger, watch) = drain::new();
+        let (last, last_watch) = drain::new();
+        let readiness = Readiness::default();
+
+        let mut registry = service::metrics::registry("weir-allocator");
+        let metrics = Arc::new(Metrics::register(&mut registry));
+        let current = policy.borrow().clone();
+        let mut leader = Leader::new(now(), state, current.policy.clone(), metrics.clone());
+        let (show, snapshot) = watch::channel(Arc::new(leader.snapshot(now(), &current)));
+        Metrics::show(&mut registry, snapshot.clone());
+
+        tasks.spawn(admin_page(&config, &readiness, registry, snapshot).serve(admin, last_watch));
+        tasks.spawn(source.run(watch.clone()));
+        let (ledger, handle) = LedgerTask::new(leader, policy.clone(), show);
+        let sessions = TaskTracker::new();
+        let router = Service::new(handle, policy, metrics, sessions.clone()).into_router();
+        let mut ending = watch.clone();
+        let serving = tasks.spawn(router.serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            async move {
+                ending.started().await;
+            },
+        ));
+        let mut leading = pin!(ledger.run(watch));
+        info!(%listen, admin = %admin_listen, "serving");
+
+        // `leading` is polled on below unless it has failed; `shutdown` is not needed again.
+        let failed = tokio::select! {
+            ended = &mut leading => Some(ended.map(drop)),
+            () = shutdown => None,
+        };
+        info!("draining");
+        let draining = readiness.block("draining");
+        // The lock is held until the streams are closed, so that a successor finds nobody at work.
+        let (outcome, state) = tokio::join!(trigger.drain(DRAIN_LIMIT), async {
+            match failed {
+                None => leading.await.map(Some),
+                Some(failed) => failed.map(|()| None),
+            }
+        });
+        sessions.close();
+        if tokio::time::timeout(DRAIN_LIMIT, sessions.wait()).await.is_err()
+            || outcome == Outcome::DeadlinePassed
+        {
+            warn!("streams were cut off at the drain's deadline");
+        }
+        serving.abort();
+        last.drain(DRAIN_LIMIT).await;
+        drop(draining);
+        state.map(drop).context("an allocator that cannot remember must not lead")
+    }
+}
+
+fn admin_page(
+    config: &Config,
+    readiness: &Readiness,
+    registry: Registry,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+) -> Admin {
+    let config = serde_json::to_string_pretty(config).expect("paths and addresses make JSON");
+    Admin::new(readiness.clone(), Arc::new(registry)).config(move || config.clone()).route(
+        "/state",
+        move |_| {
+            let state = snapshot.borrow().to_json();
+            async move { admin::json(StatusCode::OK, state) }
+        },
+    )
+}

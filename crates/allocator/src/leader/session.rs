@@ -1,0 +1,161 @@
+//! One sidecar's stream as the leader sees it: where its messages go, and the draws that it waits for.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderValue};
+use quota::message::{DrawId, DrawRequest, Epoch, PodId, ToPod};
+use quota::policy::Name;
+use quota::time::Time;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, info_span};
+use wire::FromAllocator;
+
+use crate::metrics::{Metrics, Outcome};
+use crate::record::Run;
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Session {
+    number: u64,
+    pub(crate) run: Run,
+    pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    out: mpsc::Sender<FromAllocator>,
+    close: CancellationToken,
+    draws: BTreeMap<DrawId, Waiting>,
+}
+
+/// A sidecar that asks for a session.
+#[derive(Debug)]
+pub(crate) struct Applicant {
+    pub(crate) pod: PodId,
+    pub(crate) run: Run,
+    pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) highest_epoch_seen: Epoch,
+    /// What it is told first: its policy.
+    pub(crate) greeting: FromAllocator,
+    /// Where its messages go. Bounded; must have room.
+    pub(crate) out: mpsc::Sender<FromAllocator>,
+    /// Cancelled when the leader ends the session.
+    pub(crate) close: CancellationToken,
+}
+
+/// Which session: a pod has one at a time, and late messages of an older one must not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionKey {
+    pub(crate) pod: PodId,
+    pub(crate) number: u64,
+}
+
+/// A draw that has no answer yet.
+#[derive(Debug)]
+struct Waiting {
+    class: Name,
+    since: Time,
+    /// Continues the draw's own trace; disabled where none is exported.
+    span: Span,
+}
+
+/// The stream's queue is full or gone.
+#[derive(Debug)]
+pub(crate) struct Unread;
+
+/// Draws that are measured at once. More wait in the queue all the same; a pod's own `queue.maxRequests`
+/// is far below.
+const DRAWS_MAX: usize = 4_096;
+
+// === impl Session ===
+
+impl Session {
+    /// Opens the session by its greeting.
+    pub(crate) fn new(number: u64, applicant: Applicant) -> Session {
+        let Applicant { run, namespace, labels, greeting, out, close, .. } = applicant;
+        // The queue is new and empty; if its reader has gone already, the end of the stream will tell.
+        let _ = out.try_send(greeting);
+        Session { number, run, namespace, labels, out, close, draws: BTreeMap::new() }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Queues a message for the stream, without waiting.
+    pub(crate) fn send(&self, message: FromAllocator) -> Result<(), Unread> {
+        self.out.try_send(message).map_err(|_| Unread)
+    }
+
+    /// Ends the stream once its queue is read.
+    pub(crate) fn close(&self) {
+        self.close.cancel();
+    }
+
+    /// A draw has arrived; one that is sent again goes on waiting.
+    pub(crate) fn draw_arrived(&mut self, now: Time, draw: &DrawRequest) {
+        if self.draws.len() < DRAWS_MAX {
+            let (class, span) = (draw.class.clone(), span(draw));
+            self.draws.entry(draw.id).or_insert_with(|| Waiting { class, since: now, span });
+        }
+    }
+
+    /// A draw is no longer wanted.
+    pub(crate) fn draw_cancelled(&mut self, now: Time, id: DrawId, metrics: &Metrics) {
+        if let Some(waiting) = self.draws.remove(&id) {
+            waiting.end(now, Outcome::Cancelled, metrics);
+        }
+    }
+
+    /// Takes note of the answer to a draw.
+    pub(crate) fn answered(&mut self, now: Time, message: &ToPod, metrics: &Metrics) {
+        let (id, outcome) = match message {
+            ToPod::Credit(credit) => (credit.id, Outcome::Granted),
+            ToPod::Deny(denial) => (denial.id, Outcome::Denied(denial.reason)),
+            ToPod::Challenge(..) | ToPod::Welcome(_) | ToPod::Lease(_) => return,
+        };
+        let Some(waiting) = self.draws.remove(&id) else { return };
+        if let ToPod::Deny(denial) = message {
+            waiting.span.record("weir.explain", &*denial.explain);
+        }
+        waiting.end(now, outcome, metrics);
+    }
+
+    /// Draws that wait, by class.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Name> {
+        self.draws.values().map(|waiting| &waiting.class)
+    }
+
+    /// The sidecar will send its draws again.
+    pub(crate) fn forget_draws(&mut self) {
+        self.draws.clear();
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn end(self, now: Time, outcome: Outcome, metrics: &Metrics) {
+        self.span.record("weir.outcome", outcome.label());
+        metrics.draw(outcome, &self.class, now.since(self.since));
+    }
+}
+
+/// The allocator's own span of a draw. It ends with the answer; a draw that never gets one, because its
+/// stream has ended, has no outcome.
+fn span(draw: &DrawRequest) -> Span {
+    let Some(traceparent) = &draw.traceparent else { return Span::none() };
+    let span = info_span!(
+        "weir.draw",
+        otel.kind = "server",
+        weir.class = &*draw.class,
+        weir.budgets = draw.vector.len(),
+        weir.outcome = tracing::field::Empty,
+        weir.explain = tracing::field::Empty,
+    );
+    if let Ok(value) = HeaderValue::from_str(traceparent) {
+        let headers =
+            HeaderMap::from_iter([(http::header::HeaderName::from_static("traceparent"), value)]);
+        service::trace_context::continue_from(&span, &headers);
+    }
+    span
+}

@@ -1,0 +1,157 @@
+//! The one task that owns the ledger: it takes what has arrived, all of it at once, brings on disk what
+//! must be there, lets the leader act, and sleeps until the next moment that the ledger itself names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::message::ToAllocator;
+use quota::time::Time;
+use service::clock::boottime_nanos;
+use service::drain;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::leader::{Applicant, Leader, SessionKey};
+use crate::policy::Current;
+use crate::refusal::Refusal;
+use crate::snapshot::Snapshot;
+use crate::state::{self, State};
+
+/// The task.
+pub(crate) struct LedgerTask {
+    leader: Leader,
+    inputs: mpsc::Receiver<Input>,
+    policy: watch::Receiver<Arc<Current>>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+}
+
+/// How sessions reach it; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The task has ended: this allocator leads no longer.
+#[derive(Debug)]
+pub(crate) struct Ended;
+
+#[derive(Debug)]
+enum Input {
+    Open(Box<Applicant>, oneshot::Sender<Result<SessionKey, Refusal>>),
+    Message(SessionKey, Box<ToAllocator>),
+    Closed(SessionKey),
+}
+
+/// Messages that wait for the task: some milliseconds of work. Beyond it streams are read more slowly.
+const INPUTS_MAX: usize = 4_096;
+/// Messages taken at once; the ledger acts once for all of them.
+const BATCH: usize = 512;
+/// How old the shown figures may be.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
+
+/// This instant, for the ledger.
+pub(crate) fn now() -> Time {
+    Time::from_nanos(boottime_nanos())
+}
+
+// === impl LedgerTask ===
+
+impl LedgerTask {
+    /// The task for `leader`, to be run, and the way to it.
+    pub(crate) fn new(
+        leader: Leader,
+        policy: watch::Receiver<Arc<Current>>,
+        snapshot: watch::Sender<Arc<Snapshot>>,
+    ) -> (LedgerTask, Handle) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        (LedgerTask { leader, inputs, policy, snapshot }, Handle { inputs: sender })
+    }
+
+    /// Leads until the drain starts, and returns the lock, to be held until all streams are closed.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written: whoever cannot remember must not lead.
+    pub(crate) async fn run(mut self, mut drain: drain::Watch) -> Result<State, state::Error> {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut snapshot_at = Instant::now();
+        loop {
+            self.leader.prepare(now()).await?;
+            self.leader.poll(now());
+            if Instant::now() >= snapshot_at {
+                snapshot_at = Instant::now() + SNAPSHOT_EVERY;
+                self.show();
+            }
+            let wakeup = wakeup(self.leader.next_wakeup(now())).min(snapshot_at);
+            // All arms are cancel-safe: what an arm that does not complete would take stays where it is.
+            tokio::select! {
+                _ = self.inputs.recv_many(&mut batch, BATCH) => {
+                    batch.drain(..).for_each(|input| self.take(input));
+                }
+                Ok(()) = self.policy.changed() => {
+                    let policy = self.policy.borrow_and_update().policy.clone();
+                    self.leader.set_policy(now(), policy);
+                }
+                (pod, run) = self.leader.process_ended() => self.leader.ended(now(), &pod, run),
+                () = sleep_until(wakeup) => {}
+                _ = drain.started() => return Ok(self.leader.resign()),
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Open(applicant, reply) => {
+                let opened = self.leader.open(now(), *applicant);
+                if let Err(Ok(key)) = reply.send(opened) {
+                    self.leader.closed(now(), &key);
+                }
+            }
+            Input::Message(key, message) => self.leader.receive(now(), &key, *message),
+            Input::Closed(key) => self.leader.closed(now(), &key),
+        }
+    }
+
+    fn show(&mut self) {
+        let snapshot = self.leader.snapshot(now(), &self.policy.borrow());
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+}
+
+/// The ledger's time as the runtime's.
+fn wakeup(at: Option<Time>) -> Instant {
+    let wait = at.map_or(SNAPSHOT_EVERY, |at| at.since(now()));
+    Instant::now() + wait.min(SNAPSHOT_EVERY)
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Asks for a session.
+    pub(crate) async fn open(
+        &self,
+        applicant: Applicant,
+    ) -> Result<Result<SessionKey, Refusal>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Open(Box::new(applicant), reply)).await?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Passes on a message of a session; waits while there are too many.
+    pub(crate) async fn message(
+        &self,
+        key: &SessionKey,
+        message: ToAllocator,
+    ) -> Result<(), Ended> {
+        self.send(Input::Message(key.clone(), Box::new(message))).await
+    }
+
+    /// The stream of a session has ended.
+    pub(crate) async fn closed(&self, key: SessionKey) -> Result<(), Ended> {
+        self.send(Input::Closed(key)).await
+    }
+
+    async fn send(&self, input: Input) -> Result<(), Ended> {
+        self.inputs.send(input).await.map_err(|_| Ended)
+    }
+}
