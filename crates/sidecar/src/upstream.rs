@@ -126,7 +126,7 @@ impl Upstream {
         for _ in 0..=MAX_STALE {
             let connection = self.pool.checkout(&uri).await;
             let mut connection = connection.map_err(|error| unreachable(&error))?;
-            hold.sent(TRANSIT_GUARD, expected.clone());
+            hold.sent(TRANSIT_GUARD, connection.trip(), expected.clone());
             let sent = now();
             let mut error = match connection.send(request).await {
                 Ok(response) => return Ok((sent, response, connection)),

@@ -103,6 +103,8 @@ struct Kept {
     shared: Vec<Multiplexed>,
     /// The last dial ended in HTTP/1.1.
     exclusive: bool,
+    /// The shortest dial: one round trip or more.
+    trip: Option<Duration>,
 }
 
 /// One HTTP/2 connection. The clones of `load` are its requests in flight.
@@ -159,6 +161,11 @@ impl Connection {
         self.reused
     }
 
+    /// How long a request surely takes from here to the provider.
+    pub(crate) fn trip(&self) -> Duration {
+        self.host.kept.lock().trip.unwrap_or_default()
+    }
+
     /// Writes the request and waits for the head of the answer. The error holds the request if none
     /// of it was written; its URI may have become its path alone.
     pub(crate) async fn send(
@@ -212,9 +219,10 @@ impl Shared {
         {
             return Ok((sender, true));
         }
+        let before = Instant::now();
         let stream = self.connector.clone().call(host.uri.clone()).await?;
         let negotiated_h2 = stream.connected().is_negotiated_h2();
-        host.kept.lock().exclusive = !negotiated_h2;
+        host.dialled(negotiated_h2, before.elapsed());
         let sender = if negotiated_h2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -254,6 +262,12 @@ impl Host {
         kept.shared.retain(|shared| shared.sender.is_ready());
         let free = kept.shared.iter().filter(|shared| shared.in_flight() < STREAMS_PER_CONNECTION);
         free.max_by_key(|shared| shared.in_flight()).cloned().map(Sender::Http2)
+    }
+
+    fn dialled(&self, negotiated_h2: bool, took: Duration) {
+        let mut kept = self.kept.lock();
+        kept.exclusive = !negotiated_h2;
+        kept.trip = Some(kept.trip.map_or(took, |shortest| shortest.min(took)));
     }
 
     fn put(&self, sender: http1::SendRequest<Full<Payload>>) {
