@@ -34,6 +34,8 @@ pub(crate) struct Paced {
     rest: Bytes,
     /// What the header promised, for a body that is not a stream.
     length: Option<u64>,
+    /// Set when what is left is a cut.
+    cutting: bool,
     call: Option<InFlight>,
 }
 
@@ -48,26 +50,16 @@ pub(crate) struct Drip {
 #[derive(Debug)]
 pub(crate) struct Cut;
 
+/// What came before a cut must reach the client first: hyper throws away what it has not yet written
+/// when a body fails, and writes it when a body is not ready.
+const FLUSH: Duration = Duration::from_millis(10);
+
 // === impl Body ===
 
 impl Body {
     /// A body that is sent at once.
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
         Body::Whole(Some(bytes.into()))
-    }
-
-    /// A body of `frames` that answers `call`, whose pace began at `started`.
-    pub(crate) fn paced(frames: Frames, pace: Pace, started: Instant, call: InFlight) -> Paced {
-        Paced {
-            frames: frames.peekable(),
-            pace,
-            started,
-            timer: Box::pin(sleep_until(started)),
-            drip: None,
-            rest: Bytes::new(),
-            length: None,
-            call: Some(call),
-        }
     }
 }
 
@@ -102,6 +94,21 @@ impl hyper::body::Body for Body {
 // === impl Paced ===
 
 impl Paced {
+    /// A body of `frames` that answers `call`, whose pace began at `started`.
+    pub(crate) fn new(frames: Frames, pace: Pace, started: Instant, call: InFlight) -> Paced {
+        Paced {
+            frames: frames.peekable(),
+            pace,
+            started,
+            timer: Box::pin(sleep_until(started)),
+            drip: None,
+            rest: Bytes::new(),
+            length: None,
+            cutting: false,
+            call: Some(call),
+        }
+    }
+
     /// Lets it drip.
     pub(crate) fn dripping(mut self, drip: Option<Drip>) -> Paced {
         self.drip = drip;
@@ -116,6 +123,11 @@ impl Paced {
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
+            if self.cutting {
+                ready!(self.timer.as_mut().poll(context));
+                self.end(Outcome::Cut);
+                return Poll::Ready(Some(Err(Cut)));
+            }
             if let (Some(drip), false) = (self.drip, self.rest.is_empty()) {
                 ready!(self.timer.as_mut().poll(context));
                 let drop = self.rest.split_to(drip.bytes.min(self.rest.len()));
@@ -133,8 +145,9 @@ impl Paced {
             }
             let Some(Frame { tokens, content, .. }) = self.frames.next() else { continue };
             let Content::Bytes(bytes) = content else {
-                self.end(Outcome::Cut);
-                return Poll::Ready(Some(Err(Cut)));
+                self.cutting = true;
+                self.timer.as_mut().reset(Instant::now() + FLUSH);
+                continue;
             };
             if let Some(call) = &mut self.call {
                 call.produce(tokens);

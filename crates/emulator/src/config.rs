@@ -21,8 +21,10 @@ pub struct Config {
     pub openai: Vec<LimitConfig>,
     /// Limits of each account at Anthropic.
     pub anthropic: Vec<LimitConfig>,
-    /// The models that are listed.
-    pub models: Vec<String>,
+    /// The models that OpenAI lists.
+    pub openai_models: Vec<String>,
+    /// The models that Anthropic lists.
+    pub anthropic_models: Vec<String>,
     /// Whether a model that is neither listed nor covered by a limit is answered with 404.
     pub reject_unknown_models: bool,
     /// Which key belongs to which account. Empty: any key will do, and all share one account.
@@ -184,6 +186,14 @@ impl Config {
         limits.iter().map(|limit| limit.compile(provider, self.count_rejected)).collect()
     }
 
+    /// The models that `provider` lists.
+    pub(crate) fn models(&self, provider: Provider) -> &[String] {
+        match provider {
+            Provider::OpenAi => &self.openai_models,
+            Provider::Anthropic => &self.anthropic_models,
+        }
+    }
+
     /// What `provider` charges at admission.
     pub(crate) fn admission(&self, provider: Provider) -> Admission {
         match (provider, self.admission) {
@@ -196,14 +206,8 @@ impl Config {
 impl Default for Config {
     /// OpenAI's tier 1 and Anthropic's Start tier (`providers.md` 2.1, 4.1).
     fn default() -> Config {
-        let models = [
-            "gpt-4o",
-            "gpt-4o-mini",
-            "text-embedding-3-small",
-            "text-embedding-3-large",
-            "claude-sonnet-4-6",
-            "claude-haiku-4-5",
-        ];
+        let openai = ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "text-embedding-3-large"];
+        let anthropic = ["claude-sonnet-4-6", "claude-haiku-4-5"];
         Config {
             openai: vec![
                 LimitConfig {
@@ -229,7 +233,8 @@ impl Default for Config {
                 output_tokens_per_minute: Some(400_000),
                 ..LimitConfig::named("claude", &["claude-*"])
             }],
-            models: models.map(str::to_owned).to_vec(),
+            openai_models: openai.map(str::to_owned).to_vec(),
+            anthropic_models: anthropic.map(str::to_owned).to_vec(),
             reject_unknown_models: false,
             keys: BTreeMap::new(),
             latency: Latency::default(),

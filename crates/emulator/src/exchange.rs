@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::ask::Ask;
-use crate::body::{Body, Drip};
+use crate::body::{Body, Drip, Paced};
 use crate::clock::Clock;
 use crate::config::{Config, Headers, Latency, Output, Provider};
 use crate::error::Error;
@@ -209,34 +209,27 @@ impl Emulator {
             sleep_until(scene.started + reply.pace.at(0)).await;
             let frames = skin::of(scene.provider).frames(Arc::clone(&reply));
             let frames = self.broken(scene, frames, struck.as_ref());
-            let paced = Body::paced(frames, reply.pace, scene.started, call);
+            let paced = Paced::new(frames, reply.pace, scene.started, call);
             let body = Body::Paced(Box::new(paced.dripping(drip_of(struck.as_ref()))));
             return Ok(scene.respond(levels, EVENTS, body));
         }
         generate(&reply, scene.started, &mut call).await;
         let whole = whole(scene.provider, &reply);
-        let body = match struck {
+        let length = whole.len();
+        let sent = match struck {
             Some(Kind::Cut { .. }) => {
-                let length = whole.len() as u64;
-                let half = whole.slice(..whole.len() / 2);
-                let frames: Frames = Box::new([Frame::new(0, 0, half)].into_iter());
-                let frames = ended_after(frames, u64::MAX, Content::Cut);
-                let paced = Body::paced(frames, reply.pace, scene.started, call);
-                Body::Paced(Box::new(paced.with_length(length)))
+                let half = single(whole.slice(..length / 2));
+                ended_after(half, u64::MAX, Content::Cut)
             }
-            Some(Kind::Drip { .. }) => {
-                let length = whole.len() as u64;
-                let frames: Frames = Box::new([Frame::new(0, 0, whole)].into_iter());
-                let paced = Body::paced(frames, reply.pace, scene.started, call);
-                let drip = drip_of(struck.as_ref());
-                Body::Paced(Box::new(paced.with_length(length).dripping(drip)))
-            }
+            Some(Kind::Drip { .. }) => single(whole),
             _ => {
                 call.finish(Outcome::Answered);
-                Body::whole(whole)
+                return Ok(scene.respond(levels, JSON, Body::whole(whole)));
             }
         };
-        Ok(scene.respond(levels, JSON, body))
+        let paced = Paced::new(sent, reply.pace, scene.started, call);
+        let paced = paced.with_length(length as u64).dripping(drip_of(struck.as_ref()));
+        Ok(scene.respond(levels, JSON, Body::Paced(Box::new(paced))))
     }
 
     async fn answer_prepared(
@@ -284,7 +277,7 @@ impl Emulator {
     fn models(&self, scene: &Scene, path: &str) -> Result<Response<Body>, Refusal> {
         let path = path.trim_end_matches('/');
         let only = path.rsplit_once("/models/").map(|(_, model)| model);
-        let list = skin::of(scene.provider).models(&self.config.models, only);
+        let list = skin::of(scene.provider).models(self.config.models(scene.provider), only);
         let list = list.ok_or_else(|| Refusal::NoModel(only.unwrap_or_default().to_owned()))?;
         Ok(scene.respond(&[], JSON, Body::whole(list.to_string())))
     }
@@ -296,7 +289,7 @@ impl Emulator {
         };
         let mut covered = limits.iter().flat_map(|limit| &limit.models);
         let known = !self.config.reject_unknown_models
-            || self.config.models.iter().any(|listed| listed == model)
+            || self.config.models(provider).iter().any(|listed| listed == model)
             || covered.any(|pattern| glob::matches(pattern, model));
         if known { Ok(()) } else { Err(Refusal::NoModel(model.to_owned())) }
     }
@@ -407,6 +400,11 @@ async fn generate(reply: &Reply, started: Instant, call: &mut InFlight) {
 
 fn whole(provider: Provider, reply: &Reply) -> Bytes {
     skin::of(provider).whole(reply).to_string().into()
+}
+
+/// A body of one piece.
+fn single(bytes: Bytes) -> Frames {
+    Box::new(std::iter::once(Frame::new(0, 0, bytes)))
 }
 
 fn drip_of(struck: Option<&Kind>) -> Option<Drip> {

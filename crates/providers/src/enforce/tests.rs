@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
 use quota::budget::Shape;
 use quota::charge::Charge;
 use quota::dimension::Dimension::{
@@ -301,5 +302,43 @@ fn a_window_binds_while_its_use_is_ahead_of_an_even_pace() {
             let _held = admit(&mut limiter, Time::ZERO, &tokens(0));
         }
         assert_eq!(only(&mut limiter, seconds(60)).bound, Duration::from_secs(bound), "{calls}");
+    }
+}
+
+proptest! {
+    /// Goal 1 of `leases.md` as the provider sees it: whatever is asked and refunded, what is held
+    /// after admissions in any interval is within burst and refill, to the last millionth.
+    #[test]
+    fn a_bucket_never_admits_beyond_burst_and_refill(
+        limit in 1_u64..2_000,
+        burst_percent in 1_u32..=100,
+        calls in prop::collection::vec((0_u64..3_000, 1_u64..200), 1..120),
+    ) {
+        let algorithm = Algorithm::Bucket { period: MINUTE, burst_percent };
+        let rule = Rule { algorithm, ..bucket(TokensPerMinute, limit, MINUTE) };
+        let mut limiter = limiter(vec![rule]);
+        let (mut now, mut admitted) = (Time::ZERO, Vec::new());
+        for (gap, asked) in calls {
+            now = now + Duration::from_millis(gap);
+            match limiter.admit(now, MODEL, &tokens(asked)) {
+                Ok(_held) => admitted.push((now, asked)),
+                Err(denied) if denied.too_large => {}
+                Err(denied) => {
+                    let wait = denied.wait.unwrap();
+                    let mut later = limiter.clone();
+                    prop_assert!(later.admit(now + wait, MODEL, &tokens(asked)).is_ok());
+                }
+            }
+        }
+        // In millionths times milliseconds of the minute, so that nothing is rounded.
+        let burst = u128::from(limit) * u128::from(burst_percent) * 10_000 * 60_000;
+        for (first, (from, _)) in admitted.iter().enumerate() {
+            let mut sum = 0_u128;
+            for (at, asked) in &admitted[first..] {
+                sum += u128::from(*asked) * 1_000_000 * 60_000;
+                let refill = u128::from(limit) * 1_000_000 * at.since(*from).as_millis();
+                prop_assert!(sum <= burst + refill);
+            }
+        }
     }
 }
