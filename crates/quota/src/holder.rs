@@ -7,10 +7,8 @@
 //! [`crate::lease`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bucket::Bucket;
 use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::lease::{Adoption, Lease};
@@ -21,10 +19,14 @@ use crate::policy::{Name, OnLoss, PodPolicy};
 use crate::time::Time;
 use crate::units::Amount;
 
+mod admission;
 mod books;
+mod levels;
 mod waiters;
 
+pub use admission::{Admission, Ask, Event, Refused, Reservation, Source};
 use books::Books;
+use levels::Levels;
 use waiters::{Waiter, Waiters};
 
 /// For how long requests wait for an allocator that does not answer before the pod counts it as
@@ -43,83 +45,10 @@ const QUEUE_FULL_RETRY: Duration = Duration::from_secs(1);
 /// Cancelled draws that are remembered, in case their credit is on its way.
 const CANCELLED_MAX: usize = 1_024;
 
-/// A request that wants to go to a provider.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// What it takes, all or nothing. Empty if no limit applies.
-    pub vector: Vector,
-    /// Its priority class.
-    pub class: Name,
-    /// When it must have been admitted at the latest.
-    pub deadline: Time,
-    /// Its trace, if any.
-    pub traceparent: Option<Arc<str>>,
-}
-
-/// The answer to an [`Ask`].
-#[derive(Debug)]
-pub enum Admission {
-    /// It may go now.
-    Granted(Reservation),
-    /// It waits; [`Holder::poll`] will tell.
-    Waiting(DrawId),
-    /// It may not go.
-    Refused(Refused),
-}
-
-/// What an admitted request has taken. It must come back through [`Holder::settle`].
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a reservation must be settled"]
-pub struct Reservation {
-    /// Its name.
-    pub id: DrawId,
-    /// What was taken.
-    pub vector: Vector,
-    /// Where it came from.
-    pub source: Source,
-    /// When it was debited: the request's head must be written soon after.
-    pub at: Time,
-}
-
-/// Where an admitted request's budget came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// The pod's own lease: nothing was asked.
-    Lease,
-    /// Credit of the allocator.
-    Draw,
-    /// Nothing applies, or limits are not enforced.
-    Free,
-}
-
-/// Why a request may not go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The reason.
-    pub reason: Reason,
-    /// When to come back; `None` for never.
-    pub retry_after: Option<Duration>,
-    /// For people.
-    pub explain: String,
-}
-
-/// What the caller must do.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Send a message.
-    Send(ToAllocator),
-    /// Let a waiting request go.
-    Admit(DrawId, Reservation),
-    /// Refuse a waiting request.
-    Refuse(DrawId, Refused),
-}
-
 /// All that a pod decides.
 #[derive(Debug)]
 pub struct Holder {
-    lease: Lease,
-    levels: BTreeMap<BudgetId, Bucket>,
-    levels_at: Time,
+    levels: Levels,
     books: Books,
     waiters: Waiters,
     cancelled: BTreeMap<DrawId, Vector>,
@@ -163,9 +92,7 @@ impl Holder {
     /// A pod that has just started, with no policy, no lease and no allocator.
     pub fn new(now: Time) -> Holder {
         Holder {
-            lease: Lease::default(),
-            levels: BTreeMap::new(),
-            levels_at: now,
+            levels: Levels::new(now),
             books: Books::default(),
             waiters: Waiters::default(),
             cancelled: BTreeMap::new(),
@@ -189,7 +116,7 @@ impl Holder {
 
     /// Admits a request from the lease, or draws, or refuses.
     pub fn admit(&mut self, now: Time, ask: Ask) -> Admission {
-        self.advance(now);
+        self.levels.advance(now);
         let id = self.next_id();
         if ask.vector.is_empty() {
             let reservation = Reservation { id, vector: ask.vector, source: Source::Free, at: now };
@@ -233,7 +160,7 @@ impl Holder {
     /// charged at all. What was reserved too much goes back to everybody, what was too little is a
     /// debt.
     pub fn settle(&mut self, now: Time, reservation: Reservation, actual: &Vector) {
-        self.advance(now);
+        self.levels.advance(now);
         let empty = Amount::ZERO;
         let budgets: BTreeSet<&BudgetId> = reservation.vector.keys().chain(actual.keys()).collect();
         for budget in budgets {
@@ -241,10 +168,9 @@ impl Holder {
             let charged = *actual.get(budget).unwrap_or(&empty);
             self.books.settled(budget, reserved, charged);
             // Without an allocator the local level is all there is to give to or to take from.
-            match self.levels.get_mut(budget).filter(|_| self.link != Link::Up) {
-                Some(level) if charged > reserved => level.take(charged - reserved),
-                Some(level) => level.add(reserved - charged),
-                None => self.books.difference(budget, reserved, charged),
+            let alone = self.link != Link::Up;
+            if !(alone && self.levels.correct(budget, reserved, charged)) {
+                self.books.difference(budget, reserved, charged);
             }
         }
         self.changed(now);
@@ -288,7 +214,7 @@ impl Holder {
 
     /// Takes a message of the allocator.
     pub fn receive(&mut self, now: Time, message: ToPod) {
-        self.advance(now);
+        self.levels.advance(now);
         match message {
             ToPod::Challenge(epoch, nonce) => self.challenged(now, epoch, nonce),
             ToPod::Welcome(epoch) => self.welcome(now, epoch),
@@ -306,7 +232,7 @@ impl Holder {
 
     /// Does all that is due at `now`, and returns what the caller must do.
     pub fn poll(&mut self, now: Time) -> Vec<Event> {
-        self.advance(now);
+        self.levels.advance(now);
         self.expire(now);
         self.serve_locally(now);
         self.give_up(now);
@@ -324,9 +250,9 @@ impl Holder {
             return Some(now);
         }
         let report = (self.link == Link::Up).then(|| self.report_due());
-        let refill = self.waiters.first().and_then(|waiter| self.refill(now, &waiter.ask.vector));
+        let refill = self.waiters.first().and_then(|w| self.levels.refilled_at(now, &w.ask.vector));
         let waiting = !self.waiters.is_empty();
-        let lease = self.lease.next_change(now).filter(|_| waiting);
+        let lease = self.levels.lease().next_change(now).filter(|_| waiting);
         let lost =
             self.down_since().map(|since| since + LOST_AFTER).filter(|at| waiting && *at > now);
         let deadline = self.waiters.next_deadline();
@@ -335,9 +261,9 @@ impl Holder {
 
     /// The last message of a pod that ends: what it has left goes back.
     pub fn bye(&mut self, now: Time) -> ToAllocator {
-        self.advance(now);
-        for (budget, level) in std::mem::take(&mut self.levels) {
-            self.books.given_up(&budget, level.level());
+        self.levels.advance(now);
+        for (budget, level) in self.levels.give_up() {
+            self.books.given_up(&budget, level);
         }
         ToAllocator::Bye(self.books.report(now, &self.waiters))
     }
@@ -349,12 +275,12 @@ impl Holder {
 
     /// The lease, for status pages and the simulator's checks.
     pub fn lease(&self) -> &Lease {
-        &self.lease
+        self.levels.lease()
     }
 
     /// The local level of a budget at the last call.
     pub fn level(&self, budget: &BudgetId) -> Amount {
-        self.levels.get(budget).map_or(Amount::ZERO, Bucket::available)
+        self.levels.available(budget)
     }
 
     /// How many requests wait.
@@ -370,23 +296,20 @@ impl Holder {
     // --- messages ---
 
     fn challenged(&mut self, now: Time, epoch: Epoch, nonce: Nonce) {
-        if !self.lease.fence(epoch) {
+        if !self.levels.fence(epoch) {
             return;
         }
-        let mut items: BTreeMap<_, _> = self
-            .lease
-            .grant()
-            .into_iter()
-            .flat_map(|grant| grant.items.keys())
-            .map(|budget| (budget.clone(), self.lease.held(now, budget)))
-            .collect();
+        let lease = self.levels.lease();
+        let leased = lease.grant().into_iter().flat_map(|grant| grant.items.keys());
+        let mut items: BTreeMap<_, _> =
+            leased.map(|budget| (budget.clone(), lease.held(now, budget))).collect();
         for (budget, in_use) in self.books.slots_in_use() {
             items.entry(budget.clone()).or_default().in_use = in_use;
         }
         let holdings = Holdings {
             nonce,
             mono: now,
-            ttl_left: self.lease.ttl_left(now),
+            ttl_left: lease.ttl_left(now),
             items,
             counters: self.books.counters().clone(),
             debts: self.books.debts(),
@@ -395,7 +318,7 @@ impl Holder {
     }
 
     fn welcome(&mut self, now: Time, epoch: Epoch) {
-        if !self.lease.accepts(epoch) {
+        if !self.levels.lease().accepts(epoch) {
             return;
         }
         self.link = Link::Up;
@@ -409,15 +332,15 @@ impl Holder {
     fn lease_granted(&mut self, now: Time, grant: LeaseSet) {
         self.books.confirmed(grant.echo);
         let (epoch, version) = (grant.epoch, grant.version);
-        if self.lease.adopt(grant) == Adoption::Adopted {
-            self.adopt_levels(now);
+        if self.levels.adopt(now, grant, &mut self.books) == Adoption::Adopted {
+            self.changed(now);
             self.events.push(Event::Send(ToAllocator::Ack(epoch, version)));
         }
     }
 
     fn credited(&mut self, now: Time, credit: &Credit) {
         self.books.confirmed(credit.echo);
-        if !self.lease.accepts(credit.epoch) {
+        if !self.levels.lease().accepts(credit.epoch) {
             return;
         }
         if let Some(vector) = self.cancelled.remove(&credit.id) {
@@ -469,7 +392,7 @@ impl Holder {
             let free = vector.keys().all(|budget| !blocked.contains(budget));
             if !free || !self.fits(now, vector) {
                 blocked.extend(vector.keys().cloned());
-                if self.levels.keys().all(|budget| blocked.contains(budget)) {
+                if self.levels.budgets().all(|budget| blocked.contains(budget)) {
                     return;
                 }
                 continue;
@@ -526,13 +449,8 @@ impl Holder {
     /// True if a local level will serve this request without an allocator.
     fn floor_serves(&self, now: Time, vector: &Vector) -> bool {
         let closed = self.on_loss() == OnLoss::Closed;
-        let in_time = !closed || !self.lease.ttl_left(now).is_zero();
-        in_time
-            && vector.iter().all(|(budget, amount)| {
-                let level = self.levels.get(budget);
-                self.lease.alive(now, budget)
-                    && level.is_some_and(|level| level.time_until(*amount).is_some())
-            })
+        let in_time = !closed || !self.levels.lease().ttl_left(now).is_zero();
+        in_time && self.levels.will_hold(now, vector)
     }
 
     fn cancel_draw(&mut self, id: DrawId, vector: Vector) {
@@ -551,24 +469,10 @@ impl Holder {
         self.events.push(Event::Refuse(id, refused));
     }
 
-    // --- levels ---
-
-    fn fits(&self, now: Time, vector: &Vector) -> bool {
-        let spendable = self.on_loss() != OnLoss::Closed
-            || self.down_since().is_none()
-            || !self.lease.ttl_left(now).is_zero();
-        spendable
-            && vector.iter().all(|(budget, amount)| {
-                self.levels.get(budget).is_some_and(|level| level.available() >= *amount)
-            })
-    }
+    // --- taking ---
 
     fn take(&mut self, now: Time, id: DrawId, vector: Vector) -> Reservation {
-        for (budget, amount) in &vector {
-            if let Some(level) = self.levels.get_mut(budget) {
-                level.take(*amount);
-            }
-        }
+        self.levels.take(&vector);
         self.books.leased(&vector);
         Reservation { id, vector, source: Source::Lease, at: now }
     }
@@ -577,11 +481,9 @@ impl Holder {
     /// part of a request that lies in a pod is of use to nobody.
     fn spend_local_first(&mut self, vector: &Vector) {
         for (budget, amount) in vector {
-            if let Some(level) = self.levels.get_mut(budget) {
-                let local = level.available().min(*amount);
-                level.take(local);
-                self.books.swapped(budget, local);
-            }
+            let local = self.levels.available(budget).min(*amount);
+            self.levels.take(&Vector::from([(budget.clone(), local)]));
+            self.books.swapped(budget, local);
         }
     }
 
@@ -591,58 +493,12 @@ impl Holder {
         Reservation { id, vector, source: Source::Free, at: now }
     }
 
-    /// Accrues all levels up to `now`, through every change of rate on the way.
-    fn advance(&mut self, now: Time) {
-        while let Some(at) = self.lease.next_change(self.levels_at).filter(|at| *at <= now) {
-            self.levels_at = at;
-            for (budget, level) in &mut self.levels {
-                level.advance(at);
-                if self.lease.window_ends(at, budget) {
-                    level.empty();
-                }
-                level.set_rate(self.lease.rate(at, budget));
-                if !self.lease.alive(at, budget) {
-                    level.set_cap(Amount::ZERO);
-                }
-            }
-        }
-        self.levels_at = self.levels_at.max(now);
-        for level in self.levels.values_mut() {
-            level.advance(now);
-        }
-    }
-
-    /// Brings the levels under the lease that was adopted at `now`: a new level starts at zero, an
-    /// old one goes on, clamped (rule 8).
-    fn adopt_levels(&mut self, now: Time) {
-        let Some(grant) = self.lease.grant() else { return };
-        let dropped: Vec<BudgetId> =
-            self.levels.keys().filter(|b| !grant.items.contains_key(*b)).cloned().collect();
-        for budget in dropped {
-            if let Some(level) = self.levels.remove(&budget) {
-                self.books.given_up(&budget, level.level());
-            }
-        }
-        for (budget, terms) in &grant.items {
-            let rate = self.lease.rate(now, budget);
-            let level = self
-                .levels
-                .entry(budget.clone())
-                .or_insert_with(|| Bucket::new(now, rate, terms.cap));
-            level.set_rate(rate);
-            let above = level.available() - terms.cap;
-            level.set_cap(terms.cap);
-            level.add(terms.fill);
-            self.books.given_back(budget, above);
-        }
-        self.changed(now);
-    }
-
-    /// When the local level will hold `vector`.
-    fn refill(&self, now: Time, vector: &Vector) -> Option<Time> {
-        let times = vector.iter().map(|(b, amount)| self.levels.get(b)?.time_until(*amount));
-        let longest = times.collect::<Option<Vec<Duration>>>()?.into_iter().max()?;
-        Some(now + longest)
+    /// True if the local level holds `vector`, and may be spent.
+    fn fits(&self, now: Time, vector: &Vector) -> bool {
+        let spendable = self.on_loss() != OnLoss::Closed
+            || self.down_since().is_none()
+            || !self.levels.lease().ttl_left(now).is_zero();
+        spendable && self.levels.hold(vector)
     }
 
     // --- small matters ---

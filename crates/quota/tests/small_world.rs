@@ -1,6 +1,12 @@
 //! Ledger and holders together, with messages that arrive at once: the shortest way to see whether
 //! the pair of figures holds. Faults, delays and real provider models are the simulator's.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail, and shows its figures"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
