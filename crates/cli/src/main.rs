@@ -1,1 +1,7 @@
-fn main() {}
+//! `weir`: the program that people run. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir::main()
+}

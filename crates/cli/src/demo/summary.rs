@@ -1,0 +1,161 @@
+//! The result of a demo for people: what was asked, three columns side by side, and what it means.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
+
+use crate::demo::args::{Demand, Limiter};
+use crate::demo::report::{ClassReport, Report, RunReport};
+use crate::demo::run::Way;
+use crate::demo::scenario::{CLASSES, Scenario};
+use crate::table::{self, count, millis, percent};
+
+/// All of it.
+pub(crate) fn text(scenario: &Scenario, report: &Report, is_coloured: bool) -> String {
+    let head = head(scenario, report);
+    let table = figures(report, is_coloured);
+    let notes = notes(scenario, report);
+    format!("\n{head}\n\n{table}\n\n{}\n", notes.join("\n\n"))
+}
+
+/// What the demo was about, for somebody who sees it for the first time.
+pub(crate) fn head(scenario: &Scenario, report: &Report) -> String {
+    let args = &scenario.args;
+    let unit = scenario.unit();
+    let per_minute = count(report.limit_per_minute);
+    let limit = match args.limiter {
+        Limiter::TokenBucket => {
+            format!(
+                "{per_minute} {unit} a minute, a token bucket that holds {:.0}",
+                scenario.burst()
+            )
+        }
+        Limiter::FixedWindow if args.hide_reset => {
+            format!("{per_minute} {unit} in each minute, a fixed window whose ends nobody is told")
+        }
+        Limiter::FixedWindow => format!("{per_minute} {unit} in each minute, a fixed window"),
+    };
+    let who = match args.demand {
+        Demand::Even => format!("{} pods alike", args.sidecars),
+        Demand::OnePod => format!("one of {} pods alone", args.sidecars),
+    };
+    let rate = |class| scenario.calls_per_second(class) * 60.0 * scenario.cost_per_call;
+    let parts = CLASSES.iter().enumerate().map(|(index, class)| {
+        let share = rate(index) / (scenario.per_second() * 60.0);
+        format!("{} {:.0} %", class.name, share * 100.0)
+    });
+    format!(
+        "The provider's limit: {limit}.\n\
+         Asked for: {} times that, by {who}, for {:.0} s; of the limit: {}.\n\
+         Each pod makes calls of all three classes, named in the x-weir-priority header; all three \
+         runs got the same calls (seed {}).",
+        args.overload,
+        report.seconds,
+        parts.collect::<Vec<_>>().join(", "),
+        report.seed,
+    )
+}
+
+fn figures(report: &Report, is_coloured: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(table::STYLE);
+    if is_coloured {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    let bold = |text: &str| Cell::new(text).add_attribute(Attribute::Bold);
+    table.set_header(std::iter::once(bold("")).chain(Way::ALL.map(|way| bold(way.title()))));
+    let mut row = |title: String, cell: &dyn Fn(&RunReport) -> Cell| {
+        let cells = report.runs.iter().map(cell);
+        table.add_row(std::iter::once(Cell::new(title)).chain(cells));
+    };
+    row("provider 429s".to_owned(), &|run| {
+        let colour = if run.provider_429 == 0 { Color::Green } else { Color::Red };
+        Cell::new(count(run.provider_429)).fg(colour)
+    });
+    row("share of the budget used".to_owned(), &|run| Cell::new(percent(run.utilisation)));
+    row("calls answered".to_owned(), &|run| {
+        Cell::new(count(run.classes.values().map(|class| class.answered).sum()))
+    });
+    for (index, class) in CLASSES.iter().enumerate() {
+        row(format!("{}: answered of asked", class.name), &|run| {
+            let ClassReport { answered, asked, .. } = run.class(index);
+            Cell::new(format!("{} of {}", count(*answered), count(*asked)))
+        });
+        row("   wait p50, p99".to_owned(), &|run| {
+            let ClassReport { wait_ms_p50, wait_ms_p99, .. } = run.class(index);
+            Cell::new(match (wait_ms_p50, wait_ms_p99) {
+                (Some(p50), Some(p99)) => format!("{}, {}", millis(*p50), millis(*p99)),
+                _ => "none answered".to_owned(),
+            })
+        });
+    }
+    row("Jain's index within a class".to_owned(), &|run| Cell::new(format!("{:.3}", run.jain)));
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What it means, and what to know about it.
+fn notes(scenario: &Scenario, report: &Report) -> Vec<String> {
+    let mut notes = vec![conclusion(scenario, report)];
+    let weir = &report.runs[2];
+    if let Some([from, to]) = report.excused_seconds {
+        notes.push(format!(
+            "The allocator was killed after {from:.0} s and started again 2 s later. Shares and waits \
+             leave out the time until it was back and 5 s more ({from:.1} s to {to:.1} s); with it, \
+             Weir used {} and interactive calls waited {} at p99. 429s are counted throughout.",
+            percent(weir.utilisation_whole),
+            weir.class(0).wait_ms_p99_whole.map_or_else(|| "nothing".to_owned(), millis),
+        ));
+    }
+    if report.killed_sidecars > 0 {
+        let back = report.recovered_after_ms.map_or_else(
+            || "was not back at the full rate before the end".to_owned(),
+            |after| format!("was back at the full rate within {} ms", after.max(1)),
+        );
+        notes.push(format!(
+            "{} of {} pods were killed in the middle, and the others got their calls: Weir {back}.",
+            report.killed_sidecars, report.sidecars,
+        ));
+    }
+    if !report.long_enough {
+        notes.push(format!(
+            "{:.0} s are enough to see it work and too short for figures: take 60 s or more.",
+            report.seconds
+        ));
+    } else if weir.bound_share < 0.5 && report.overload > 1.0 {
+        notes.push(format!(
+            "The limit was binding for {} of the time only: the figures say little.",
+            percent(weir.bound_share)
+        ));
+    }
+    notes
+}
+
+/// In words that need no knowledge of the product.
+fn conclusion(scenario: &Scenario, report: &Report) -> String {
+    let [direct, fixed, weir] = &report.runs[..] else { return String::new() };
+    let wait =
+        |run: &RunReport| run.class(0).wait_ms_p99.map_or_else(|| "without end".to_owned(), millis);
+    let verdict = match weir.provider_429 {
+        0 => "did not refuse a single call".to_owned(),
+        refused => format!("refused {} calls", count(refused)),
+    };
+    format!(
+        "Asked for {} times its limit through Weir, the provider {verdict}, and {} of what it allows \
+         was used. 99 of 100 interactive calls, where a person is waiting, went out within {}; the \
+         overload waited in the lower classes, of which batch still got {} answers.\n\
+         Straight to the provider, the same calls met {} refusals (429), and interactive ones waited \
+         up to {}. With the budget split over the pods {} of it was used, and interactive calls \
+         waited up to {}.",
+        scenario.args.overload,
+        percent(weir.utilisation),
+        wait(weir),
+        count(weir.class(2).answered),
+        count(direct.provider_429),
+        wait(direct),
+        percent(fixed.utilisation),
+        wait(fixed),
+    )
+}

@@ -1,0 +1,47 @@
+//! How tables look, and how numbers are written in them.
+
+use comfy_table::{TableStyle, presets};
+
+/// Lines where a person looks for them, and none where not.
+pub(crate) const STYLE: TableStyle = presets::UTF8_HORIZONTAL_ONLY;
+
+/// `12,345`
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `99.4 %`
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// `850 ms`, `4.2 s`
+pub(crate) fn millis(millis: f64) -> String {
+    if millis < 999.5 { format!("{millis:.0} ms") } else { format!("{:.1} s", millis / 1e3) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(number), text);
+        }
+        assert_eq!(percent(0.994_4), "99.4 %");
+        for (number, text) in
+            [(0.2, "0 ms"), (849.7, "850 ms"), (999.9, "1.0 s"), (4_249.0, "4.2 s")]
+        {
+            assert_eq!(millis(number), text);
+        }
+    }
+}
