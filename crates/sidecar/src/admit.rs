@@ -59,6 +59,11 @@ fn permitted(quota: &Quota, asked: &Asked) -> Result<(), Refusal> {
         let uses = quota.uses.iter().filter(|u| u.provider == provider.name);
         uses.into_iter().any(|u| u.limit.as_ref().is_none_or(|name| *name == limit.name))
     };
+    if asked.target.lacks_key(model) {
+        return Err(Refusal::NotPermitted {
+            what: format!("LLMProvider {} has no key for model `{model}`", provider.name),
+        });
+    }
     if quota.mode != Mode::Enforce {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use service::telemetry::Format;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-sidecar", version = service::build::version())]
 pub struct Args {
-    /// Where the allocator listens, as `http://host:port` or `https://host:port`.
+    /// Where the allocator listens, as `http://host:port`.
     #[arg(long, env = "WEIR_SIDECAR_ALLOCATOR", value_name = "URL")]
     pub allocator: String,
 

@@ -65,8 +65,9 @@ impl TryFrom<Args> for Config {
 
 fn allocator(url: &str) -> Result<Uri, Error> {
     let uri: Option<Uri> = url.parse().ok();
-    let known = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
-    uri.filter(known).ok_or_else(|| Error::Allocator(url.to_owned()))
+    // TLS comes with the identity that it is for: by a token, not by flags.
+    let plain = |uri: &Uri| uri.scheme_str() == Some("http") && uri.authority().is_some();
+    uri.filter(plain).ok_or_else(|| Error::Allocator(url.to_owned()))
 }
 
 fn name(flag: &'static str, name: String) -> Result<String, Error> {
@@ -112,6 +113,7 @@ mod tests {
     fn an_allocator_without_scheme_is_refused_with_an_example() {
         let error = allocator("127.0.0.1:7420").unwrap_err().to_string();
         assert!(error.contains("such as http://"), "{error}");
+        assert!(allocator("https://allocator:7420").is_err());
         assert!(allocator("http://127.0.0.1:7420").is_ok());
     }
 }

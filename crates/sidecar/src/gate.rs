@@ -59,6 +59,9 @@ pub(crate) struct Status {
     pub(crate) lease_left: Duration,
 }
 
+/// What tokio's timers can tell apart; nothing is looked at more often.
+const TIMER: Duration = Duration::from_millis(1);
+
 type Verdict = Result<Reservation, Refused>;
 
 struct Shared {
@@ -201,7 +204,7 @@ impl Gate {
                 self.pump(&mut state);
                 let now = now();
                 state.armed = state.holder.next_wakeup(now).unwrap_or(Time::NEVER);
-                (state.armed != Time::NEVER).then(|| state.armed.since(now))
+                (state.armed != Time::NEVER).then(|| state.armed.since(now).max(TIMER))
             };
             // Both arms are cancel-safe: a notification that comes between two waits is kept.
             tokio::select! {
@@ -330,3 +333,6 @@ impl Drop for Hold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,9 @@ mod upstream;
 pub use app::Sidecar;
 pub use args::Args;
 
-/// What is logged unless `WEIR_LOG` says otherwise. Add `access=info` for a line per request.
-pub const LOG_FILTER: &str = "info,access=off";
+/// What is logged unless `WEIR_LOG` says otherwise: `access=info` is a line per request, `trace` are
+/// the events of spans.
+pub const LOG_FILTER: &str = "info,access=off,trace=off";
 
 /// Runs a sidecar until `shutdown` is ready, and then drains it.
 pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {

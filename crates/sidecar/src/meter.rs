@@ -239,6 +239,7 @@ impl Exchange {
         let forward = self.meter.push(bytes);
         if self.record.to_output.is_none() && self.meter.has_output() {
             self.record.to_output = Some(self.record.age());
+            spans::first_output(&self.span);
         }
         forward
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Request, Uri};
 use http_body_util::BodyExt;
@@ -93,7 +93,7 @@ impl Router {
         let target = target.ok_or(Refusal::UnknownProvider { name: segment })?.clone();
         record.adapter = Some(target.adapter);
         record.provider = Some(target.provider.name.clone());
-        refuse_tunnels(&head)?;
+        refuse_unreadable(&head)?;
 
         let (body, memory) = self.whole(&head.headers, body).await?;
         let operation = target.adapter.operation(head.method.as_str(), path.path());
@@ -218,18 +218,19 @@ fn shape(segment: &str) -> Option<&'static dyn Adapter> {
     protocols.into_iter().find(|protocol| protocol.alias() == segment).map(providers::adapter)
 }
 
-/// Tunnels hide what is asked; they would bypass the quota.
-fn refuse_tunnels(head: &Parts) -> Result<(), Refusal> {
-    let websocket = head.headers.get(header::UPGRADE).is_some_and(|value| {
-        value.to_str().is_ok_and(|value| value.eq_ignore_ascii_case("websocket"))
-    });
-    if websocket || head.method == Method::CONNECT {
-        return Err(Refusal::BadRequest {
-            message: "WebSocket and CONNECT do not pass here; use HTTP and server-sent events"
-                .to_owned(),
-        });
-    }
-    Ok(())
+/// What hides what is asked would bypass the quota.
+fn refuse_unreadable(head: &Parts) -> Result<(), Refusal> {
+    let says = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let websocket = says(header::UPGRADE).is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
+    let message = if websocket || head.method == Method::CONNECT {
+        "WebSocket and CONNECT do not pass here; use HTTP and server-sent events"
+    } else if says(header::CONTENT_ENCODING).is_some_and(|it| !it.eq_ignore_ascii_case("identity"))
+    {
+        "a compressed body cannot be read here; send it without content-encoding"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::BadRequest { message: message.to_owned() })
 }
 
 /// The class of a request: the quota's, unless the request asks for another that it permits.

@@ -9,17 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use providers::limit_seen::LimitSeen;
 use providers::meter::Metered;
 use quota::charge::Vector;
 use quota::dimension::Protocol;
 use quota::holder::{Refused, Source};
 use service::trace_context;
 use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::{Span, info, info_span};
 
 use crate::record::{Outcome, Record};
 use crate::route::Asked;
 
+/// Of events that belong to a span; the log's default filter leaves them out.
+const EVENTS: &str = "trace";
 const TRACEPARENT: &str = "traceparent";
 
 /// The span of a request, a child of the caller's.
@@ -143,6 +146,25 @@ pub(crate) fn attempt(asked: &Asked) -> Span {
 /// The alias of the key that the attempt uses.
 pub(crate) fn key(span: &Span, alias: &str) {
     span.record("weir.key", alias);
+}
+
+/// The provider's headers told of a limit.
+pub(crate) fn limit_seen(span: &Span, seen: &LimitSeen) {
+    info!(
+        target: EVENTS,
+        parent: span,
+        {
+            weir.dimension = seen.dimension.name(),
+            weir.limit = seen.limit,
+            weir.remaining = seen.remaining,
+        },
+        "limit seen"
+    );
+}
+
+/// The model has produced something that the client sees.
+pub(crate) fn first_output(span: &Span) {
+    info!(target: EVENTS, parent: span, "first output");
 }
 
 /// The attempt brought no answer.

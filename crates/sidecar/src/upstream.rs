@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, response};
+use http::{Request, Response, Uri, Version, response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use providers::failure::Failure;
@@ -92,9 +92,10 @@ impl Upstream {
         let span = spans::attempt(&asked);
         let uri = uri(&asked.target.endpoint, &head.uri)?;
         prepare(&mut head.headers, &asked, &span);
+        head.version = Version::HTTP_11;
         let mut request = Request::from_parts(head, payload(&asked, body));
         *request.uri_mut() = uri;
-        let limit = patience.head_timeout();
+        let limit = patience.head_timeout(record.age());
         let exchange = self.exchange(request, &mut hold, &asked).instrument(span.clone());
         let (sent, response, connection) = match timeout(limit, exchange).await {
             Ok(Ok(exchanged)) => exchanged,
@@ -103,7 +104,8 @@ impl Upstream {
         };
         drop(memory);
         record.to_head = Some(record.age());
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        head.version = Version::HTTP_11;
         let mut answer = Answer { head, asked, hold, prefix: Vec::new(), body, connection, span };
         self.note_limits(&answer, sent);
         strip_hop(&mut answer.head.headers);
@@ -159,6 +161,7 @@ impl Upstream {
             let (Some(budget), Some(reset)) = (budget(&answer.asked, &seen), seen.reset) else {
                 continue;
             };
+            spans::limit_seen(&answer.span, &seen);
             let seen = Seen {
                 reset_lo: sent + reset,
                 reset_hi: received + reset,
@@ -198,9 +201,10 @@ impl Upstream {
 // === impl Patience ===
 
 impl Patience {
-    /// How long the provider has for the head of its answer.
-    fn head_timeout(&self) -> Duration {
-        self.deadline.into_iter().chain(self.read_timeout).fold(HEAD_TIMEOUT, Duration::min)
+    /// How long the provider has for the head of its answer to a request of this age.
+    fn head_timeout(&self, age: Duration) -> Duration {
+        let said = self.deadline.into_iter().chain(self.read_timeout);
+        said.map(|patience| patience.saturating_sub(age)).fold(HEAD_TIMEOUT, Duration::min)
     }
 }
 

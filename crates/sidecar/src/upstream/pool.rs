@@ -19,6 +19,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -77,6 +78,8 @@ const IDLE_PER_HOST: usize = 256;
 /// An HTTP/2 connection that a middlebox forgot is found within the sum of both.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Twice what a policy may name; hosts of older policies are forgotten beyond it.
+const MAX_HOSTS: usize = 128;
 /// The kernel finds a dead HTTP/1.1 connection of a long silent stream.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// The head of an answer, and the step in which a body is read.
@@ -122,10 +125,14 @@ enum Sender {
 // === impl Pool ===
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool that trusts Mozilla's roots: compiled in, because a pod's image may have none.
     pub(crate) fn new() -> Pool {
-        let shared =
-            Shared { connector: connector(), hosts: Mutex::default(), tasks: TaskTracker::new() };
+        Pool::trusting(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
+    }
+
+    fn trusting(roots: RootCertStore) -> Pool {
+        let connector = connector(roots);
+        let shared = Shared { connector, hosts: Mutex::default(), tasks: TaskTracker::new() };
         Pool { shared: Arc::new(shared) }
     }
 
@@ -143,7 +150,7 @@ impl Pool {
         }
     }
 
-    /// Closes what is idle; for hosts that the policy does not name any more, and for the drain.
+    /// Closes what is idle.
     pub(crate) fn forget_idle(&self) {
         self.shared.hosts.lock().clear();
     }
@@ -204,6 +211,9 @@ impl Shared {
         let mut hosts = self.hosts.lock();
         if let Some(host) = hosts.get(&key) {
             return host.clone();
+        }
+        if hosts.len() >= MAX_HOSTS {
+            hosts.clear();
         }
         let uri = key.parse().expect("scheme and authority of a URI are a URI");
         let host = Host { uri, kept: Mutex::default(), dial: Semaphore::new(1) };
@@ -287,16 +297,20 @@ impl Multiplexed {
     }
 }
 
-/// The one place that names the provider of cryptography, and the roots: those of Mozilla, compiled
-/// in, because a pod's image may have none.
-fn connector() -> HttpsConnector<HttpConnector> {
+/// The one place that names the provider of cryptography.
+fn connector(roots: RootCertStore) -> HttpsConnector<HttpConnector> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(TCP_KEEPALIVE));
+    let tls =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has safe default versions of TLS")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .expect("ring has safe default versions of TLS")
+        .with_tls_config(tls)
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(tcp)
@@ -315,3 +329,6 @@ fn to_origin_form(mut request: Outgoing) -> Outgoing {
 fn authority(uri: &Uri) -> &str {
     uri.authority().map_or("", http::uri::Authority::as_str)
 }
+
+#[cfg(test)]
+mod tests;
