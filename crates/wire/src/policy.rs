@@ -232,7 +232,8 @@ impl TryFrom<proto::Key> for Key {
     fn try_from(key: proto::Key) -> Result<Key, Error> {
         Ok(Key {
             name: bounds::name("key.name", key.name)?,
-            secret: Secret::new(&bounds::filled("key.secret", key.secret, SECRET_MAX)?),
+            // Empty where the Secret is missing: the key is known, and cannot be used.
+            secret: Secret::new(&bounds::text("key.secret", key.secret, SECRET_MAX)?),
             weight: key.weight,
             models: patterns("key.models", key.models)?,
         })
