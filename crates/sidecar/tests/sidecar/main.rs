@@ -12,4 +12,5 @@ mod admission;
 mod bad_input;
 mod lifecycle;
 mod passing;
+mod tracing;
 mod upstream_faults;
