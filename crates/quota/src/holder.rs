@@ -210,6 +210,8 @@ impl Holder {
     pub fn disconnected(&mut self, now: Time) {
         self.link = Link::Down(self.down_since().unwrap_or(now));
         self.cancelled.clear();
+        // What was to be said on this stream is said anew on the next, as far as it still holds.
+        self.events.retain(|event| !matches!(event, Event::Send(_)));
     }
 
     /// Takes a message of the allocator.
@@ -548,3 +550,6 @@ fn allocator_lost() -> Refused {
         explain: "no allocator answers, and this pod's lease and floor have ended".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
