@@ -104,8 +104,7 @@ impl<K: Ord + Clone> FairQueue<K> {
         let lost = self.places.iter().filter(|(_, (line, _))| !known(line));
         let lost: Vec<K> = lost.map(|(key, _)| key.clone()).collect();
         let lost = lost.iter().filter_map(|key| self.cancel(key)).collect();
-        self.rules.config = config;
-        self.rules.accounts.retain(&self.rules.config.flows);
+        self.rules.configure(config);
         let budgets = &self.rules.config.budgets;
         self.lane_of.retain(|id, _| budgets.contains_key(id));
         let used: BTreeSet<u64> = self.lane_of.values().copied().collect();

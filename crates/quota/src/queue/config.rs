@@ -66,21 +66,17 @@ impl Config {
         }
     }
 
-    /// The figures of `class`.
+    /// The figures of `class`; without shares for one that is not configured.
     pub(super) fn band(&self, class: &str) -> Band {
-        let Some(class) = self.classes.get(class) else {
-            return Band { holdback: self.holdback_above(0), ..Band::default() };
-        };
-        Band {
-            value: class.value,
-            min_share: class.min_share_percent,
-            holdback: self.holdback_above(class.value),
-        }
-    }
-
-    fn holdback_above(&self, value: i32) -> u32 {
+        let configured = self.classes.get(class);
+        let value = configured.map_or(0, |class| class.value);
         let higher = self.classes.values().filter(|class| class.value > value);
-        higher.fold(0u32, |sum, class| sum.saturating_add(class.holdback_percent)).min(100)
+        let holdback = higher.map(|class| class.holdback_percent).fold(0, u32::saturating_add);
+        Band {
+            value,
+            min_share: configured.map_or(0, |class| class.min_share_percent),
+            holdback: holdback.min(100),
+        }
     }
 
     /// For how long `amount` occupies a budget: its cost in the order of service.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::budget::BudgetId;
 use crate::queue::accounts;
+use crate::queue::config::Terms;
 use crate::queue::draw::Draw;
 use crate::queue::flow::{Budgets, Flow, Order};
 use crate::queue::lane::{Lane, Rules};
@@ -32,7 +33,7 @@ pub(super) struct Estimate {
 struct Ahead {
     /// In all.
     all: BTreeMap<BudgetId, u128>,
-    /// Of its own class.
+    /// Of its own class, but for workloads that may be served by their guarantee.
     class: BTreeMap<BudgetId, u128>,
     /// Of its own workload.
     flow: BTreeMap<BudgetId, u128>,
@@ -69,7 +70,7 @@ impl<K, L: Levels> Outlook<'_, K, L> {
 
     /// The wait for one budget when its class, or the minimum share of its class, has its turn.
     fn in_turn(&self, class: &str, id: &BudgetId, amount: Amount, ahead: &Ahead) -> Duration {
-        let band = self.rules.config.band(class);
+        let band = self.rules.band(class);
         let by_class = self.refill(id, amount, of(&ahead.all, id), band.holdback);
         if band.min_share == 0 {
             return by_class;
@@ -125,7 +126,7 @@ impl<K, L: Levels> Outlook<'_, K, L> {
     /// much as is served before virtual time reaches it (in proportion from all that waits there).
     fn ahead(&self, draw: &Draw<K>) -> Ahead {
         let mut ahead = Ahead::default();
-        let value = self.rules.config.band(&draw.class).value;
+        let value = self.rules.band(&draw.class).value;
         let id = (draw.class.clone(), draw.flow.clone());
         let start = match self.lane.flows.get(&id) {
             Some(flow) => self.own_line(flow, draw, &mut ahead),
@@ -146,7 +147,7 @@ impl<K, L: Levels> Outlook<'_, K, L> {
                 for (budget, cost) in line.cost() {
                     let cost = part.of_sum(*cost);
                     *ahead.all.entry(budget.clone()).or_default() += cost;
-                    if other.0 == draw.class {
+                    if other.0 == draw.class && !has_guarantee(&flow.terms) {
                         *ahead.class.entry(budget.clone()).or_default() += cost;
                     }
                 }
@@ -166,7 +167,9 @@ impl<K, L: Levels> Outlook<'_, K, L> {
         let (count, cost, work) = line.before(&Order::last(draw));
         ahead.count = count;
         ahead.all = cost.clone();
-        ahead.class = cost.clone();
+        if !has_guarantee(&flow.terms) {
+            ahead.class = cost.clone();
+        }
         ahead.flow = cost;
         start + Stretch::of(work, flow.terms.weight)
     }
@@ -186,6 +189,10 @@ impl Part {
     fn of_sum(self, sum: u128) -> u128 {
         sum * self.0 / Part::WHOLE
     }
+}
+
+fn has_guarantee(terms: &Terms) -> bool {
+    terms.bounds.values().any(|bounds| !bounds.guaranteed.is_zero())
 }
 
 fn of(part: &BTreeMap<BudgetId, u128>, id: &BudgetId) -> u128 {

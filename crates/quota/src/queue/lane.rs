@@ -10,7 +10,7 @@ use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::policy::Name;
 use crate::queue::accounts::Accounts;
-use crate::queue::config::Config;
+use crate::queue::config::{Band, Config};
 use crate::queue::draw::{Draw, FlowKey};
 use crate::queue::flow::{Budgets, Flow, Line, Order};
 use crate::queue::levels::Levels;
@@ -36,6 +36,8 @@ pub(super) type FlowId = (Name, FlowKey);
 pub(super) struct Rules {
     pub(super) config: Config,
     pub(super) accounts: Accounts,
+    /// The figures of the classes, made out once.
+    bands: BTreeMap<Name, Band>,
 }
 
 /// Budgets that some draw needs together, and everything that waits for them.
@@ -46,6 +48,23 @@ pub(super) struct Lane<K> {
     /// The virtual time of each class value.
     clocks: BTreeMap<i32, Tag>,
     waiting: usize,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Adopts a policy.
+    pub(super) fn configure(&mut self, config: Config) {
+        let bands = config.classes.keys().map(|class| (class.clone(), config.band(class)));
+        self.bands = bands.collect();
+        self.accounts.retain(&config.flows);
+        self.config = config;
+    }
+
+    /// The figures of a class.
+    pub(super) fn band(&self, class: &str) -> Band {
+        self.bands.get(class).copied().unwrap_or_else(|| self.config.band(class))
+    }
 }
 
 // === impl Lane ===
@@ -64,7 +83,9 @@ impl<K> Default for Lane<K> {
 impl<K> Lane<K> {
     pub(super) fn push(&mut self, rules: &Rules, budgets: &Budgets, order: Order, draw: Draw<K>) {
         let work = rules.config.work(&draw.vector);
-        self.shares.entry(draw.class.clone()).or_default().arrive(&**budgets);
+        let band = rules.band(&draw.class);
+        let share = self.shares.entry(draw.class.clone()).or_insert_with(|| MinShare::new(band));
+        share.arrive(&**budgets);
         self.waiting += 1;
         let flow = self.flow((draw.class.clone(), draw.flow.clone()), rules);
         flow.push(budgets, order, draw, work);
@@ -124,12 +145,9 @@ impl<K> Lane<K> {
 
     /// Counts what a workload used without a draw.
     pub(super) fn charge(&mut self, rules: &Rules, id: FlowId, budget: &BudgetId, amount: Amount) {
-        let clock = self.clock(rules.config.band(&id.0).value);
-        let vector = Vector::from([(budget.clone(), amount)]);
-        self.accrue(rules, &vector);
-        if let Some(share) = self.shares.get_mut(&id.0) {
-            share.pay(&vector, |_| false);
-        }
+        let value = rules.band(&id.0).value;
+        let clock = self.clock(value);
+        self.share_out(Turn::Class, value, &id.0, &[(budget.clone(), amount)].into());
         let work = rules.config.work_on(budget, amount);
         self.flow(id, rules).advance(budget, clock, work, clock + Stretch::of(LEAD_MAX, 1));
     }
@@ -146,7 +164,8 @@ impl<K> Lane<K> {
     pub(super) fn absorb(&mut self, other: Lane<K>) {
         self.waiting += other.waiting;
         for (class, share) in other.shares {
-            self.shares.entry(class).or_default().absorb(share);
+            let band = share.band;
+            self.shares.entry(class).or_insert_with(|| MinShare::new(band)).absorb(share);
         }
         for (id, mut theirs) in other.flows {
             // Their virtual time is moved to where ours is.
@@ -162,13 +181,14 @@ impl<K> Lane<K> {
     /// Adopts a changed policy. Classes keep what they are owed, workloads their place.
     pub(super) fn configure(&mut self, rules: &Rules) {
         for ((class, key), flow) in &mut self.flows {
-            flow.band = rules.config.band(class);
+            flow.band = rules.band(class);
             flow.terms = rules.config.flows.get(key).cloned().unwrap_or_default();
         }
-        let (config, flows) = (&rules.config, &self.flows);
-        self.shares.retain(|class, _| {
-            config.classes.contains_key(class) || flows.keys().any(|(used, _)| used == class)
-        });
+        let classes = &rules.config.classes;
+        self.shares.retain(|class, share| share.is_awaited() || classes.contains_key(class));
+        for (class, share) in &mut self.shares {
+            share.band = rules.band(class);
+        }
     }
 
     /// Everything that waits.
@@ -188,10 +208,8 @@ impl<K> Lane<K> {
     }
 
     /// True if a class of a higher value waits for `budget`.
-    pub(super) fn contended(&self, config: &Config, value: i32, budget: &BudgetId) -> bool {
-        self.shares
-            .iter()
-            .any(|(class, share)| share.waiting_on(budget) > 0 && config.band(class).value > value)
+    pub(super) fn contended(&self, value: i32, budget: &BudgetId) -> bool {
+        self.shares.values().any(|share| share.band.value > value && share.waits_for(budget))
     }
 
     pub(super) fn clock(&self, value: i32) -> Tag {
@@ -255,8 +273,7 @@ impl<K> Lane<K> {
             flow.advance(budget, start, rules.config.work_on(budget, *amount), bound);
         }
         rules.accounts.take(now, &head.flow.1, &flow.terms, &draw.vector);
-        self.accrue(rules, &draw.vector);
-        self.pay(turn, value, &head.flow.0, &draw.vector, rules);
+        self.share_out(turn, value, &head.flow.0, &draw.vector);
         self.left(&head.flow.0, &head.budgets);
         draw
     }
@@ -275,24 +292,18 @@ impl<K> Lane<K> {
         earliest
     }
 
-    fn accrue(&mut self, rules: &Rules, vector: &Vector) {
-        for (class, share) in &mut self.shares {
-            let percent =
-                rules.config.classes.get(class).map_or(0, |class| class.min_share_percent);
-            share.accrue(percent, vector);
+    /// Counts a grant towards the minimum shares of all classes.
+    fn share_out(&mut self, turn: Turn, value: i32, class: &Name, vector: &Vector) {
+        let mut contended: Vec<&BudgetId> = Vec::new();
+        if turn == Turn::MinShare {
+            contended.extend(vector.keys().filter(|id| self.contended(value, id)));
         }
-    }
-
-    fn pay(&mut self, turn: Turn, value: i32, class: &Name, vector: &Vector, rules: &Rules) {
-        let contended: Vec<BudgetId> = match turn {
-            Turn::MinShare => {
-                let wanted = |budget: &&BudgetId| self.contended(&rules.config, value, budget);
-                vector.keys().filter(wanted).cloned().collect()
+        for (other, share) in &mut self.shares {
+            if other == class {
+                share.pay(vector, |id| contended.contains(&id));
+            } else {
+                share.accrue(vector);
             }
-            Turn::Guaranteed | Turn::Class => Vec::new(),
-        };
-        if let Some(share) = self.shares.get_mut(class) {
-            share.pay(vector, |budget| contended.contains(budget));
         }
     }
 
@@ -305,7 +316,7 @@ impl<K> Lane<K> {
 
     /// The flow `id`; one that waited for nothing does not come back with time saved up.
     fn flow(&mut self, id: FlowId, rules: &Rules) -> &mut Flow<K> {
-        let band = rules.config.band(&id.0);
+        let band = rules.band(&id.0);
         let clock = self.clock(band.value);
         let flow = self.flows.entry(id).or_insert_with_key(|(_, key)| {
             Flow::new(band, rules.config.flows.get(key).cloned().unwrap_or_default())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::budget::BudgetId;
 use crate::charge::Vector;
+use crate::queue::config::Band;
 
 /// What a class has got of its minimum share, per budget.
 ///
@@ -11,14 +12,22 @@ use crate::charge::Vector;
 /// class while it waits for that budget. So the share is right whatever the budget's rate is at the
 /// moment, and it holds for slots as well. Never more is owed than the draw that was granted last: a
 /// class that was kept waiting is not paid back in a row, and one above it waits for one admission.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct MinShare {
+    /// The class.
+    pub(super) band: Band,
     /// In hundredths of a millionth; below zero where the last draw was larger than what was owed.
     owed: BTreeMap<BudgetId, i128>,
     waiting: BTreeMap<BudgetId, usize>,
 }
 
+// === impl MinShare ===
+
 impl MinShare {
+    pub(super) fn new(band: Band) -> MinShare {
+        MinShare { band, owed: BTreeMap::new(), waiting: BTreeMap::new() }
+    }
+
     /// One more draw of the class waits for these budgets.
     pub(super) fn arrive<'a>(&mut self, budgets: impl IntoIterator<Item = &'a BudgetId>) {
         for budget in budgets {
@@ -39,22 +48,26 @@ impl MinShare {
         }
     }
 
-    /// How many draws of the class wait for `budget`.
-    pub(super) fn waiting_on(&self, budget: &BudgetId) -> usize {
-        self.waiting.get(budget).copied().unwrap_or_default()
+    /// True if a draw of the class waits for `budget`.
+    pub(super) fn waits_for(&self, budget: &BudgetId) -> bool {
+        self.waiting.contains_key(budget)
     }
 
-    /// Something was granted, to whomever.
-    pub(super) fn accrue(&mut self, percent: u32, vector: &Vector) {
-        if percent == 0 {
+    /// True if any draw of the class waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Another class got `vector`.
+    pub(super) fn accrue(&mut self, vector: &Vector) {
+        if self.band.min_share == 0 {
             return;
         }
         for (budget, amount) in vector {
-            let waits = self.waiting_on(budget) > 0;
+            let amount = i128::from(amount.micros());
+            let bound = if self.waits_for(budget) { amount * 100 } else { 0 };
             let owed = self.owed.entry(budget.clone()).or_default();
-            let bound = if waits { i128::from(amount.micros()) * 100 } else { 0 };
-            let more = i128::from(amount.micros()) * i128::from(percent);
-            *owed = (*owed + more).min(bound.max(*owed));
+            *owed = (*owed + amount * i128::from(self.band.min_share)).min(bound.max(*owed));
         }
     }
 
@@ -63,16 +76,14 @@ impl MinShare {
         self.owed.get(budget).is_some_and(|owed| *owed > 0)
     }
 
-    /// The class got `vector`; as its minimum share of those budgets for which `owed` says so. What
+    /// The class got `vector`; as its minimum share of those budgets for which `as_share` says so. What
     /// it gets otherwise counts towards what is owed, but makes no debt.
     pub(super) fn pay(&mut self, vector: &Vector, as_share: impl Fn(&BudgetId) -> bool) {
+        let from_others = 100 - self.band.min_share.min(100);
         for (budget, amount) in vector {
             let Some(owed) = self.owed.get_mut(budget) else { continue };
-            let amount = i128::from(amount.micros()) * 100;
-            *owed = match as_share(budget) {
-                true => *owed - amount,
-                false => (*owed).min((*owed - amount).max(0)),
-            };
+            let left = *owed - i128::from(amount.micros()) * i128::from(from_others);
+            *owed = if as_share(budget) { left } else { left.max(0).min(*owed) };
         }
     }
 

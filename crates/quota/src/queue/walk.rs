@@ -102,7 +102,7 @@ impl<K> View<'_, K> {
     /// Where no higher class waits, nothing is owed and nothing needs to be.
     fn is_owed(self, head: &Head, value: i32) -> bool {
         let Some(share) = self.lane.shares.get(&head.flow.0) else { return false };
-        let contended = |id: &&_| self.lane.contended(&self.rules.config, value, id);
+        let contended = |id: &&_| self.lane.contended(value, id);
         let mut contended = head.budgets.iter().filter(contended).peekable();
         contended.peek().is_some() && contended.all(|budget| share.is_owed(budget))
     }
