@@ -9,10 +9,11 @@ use anyhow::Context as _;
 use http::StatusCode;
 use prometheus_client::registry::Registry;
 use service::admin::{self, Admin};
-use service::drain::{self, Outcome};
+use service::drain;
 use service::readiness::Readiness;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
@@ -37,8 +38,10 @@ pub struct Allocator {
     admin: TcpListener,
 }
 
-/// For streams to end and probes to be answered; below the grace period of every supervisor.
+/// For streams to end; below the grace period of every supervisor.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// For probes that are being answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 // === impl Allocator ===
 
@@ -100,39 +103,47 @@ impl Allocator {
         let sessions = TaskTracker::new();
         let router = Service::new(handle, policy, metrics, sessions.clone()).into_router();
         let mut ending = watch.clone();
-        let serving = tasks.spawn(router.serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async move {
-                ending.started().await;
-            },
-        ));
+        let ending = async move {
+            ending.started().await;
+        };
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let mut serving = tasks.spawn(router.serve_with_incoming_shutdown(incoming, ending));
         let mut leading = pin!(ledger.run(watch));
         info!(%listen, admin = %admin_listen, "serving");
 
-        // `leading` is polled on below unless it has failed; `shutdown` is not needed again.
-        let failed = tokio::select! {
-            ended = &mut leading => Some(ended.map(drop)),
-            () = shutdown => None,
-        };
+        // What has not ended here is polled on below; what has is not polled again.
+        let mut led = None;
+        tokio::select! {
+            ended = &mut leading => led = Some(ended),
+            _ = &mut serving => {}
+            () = shutdown => {}
+        }
         info!("draining");
         let draining = readiness.block("draining");
+        let has_failed = led.is_some() || serving.is_finished();
+        let deadline = Instant::now() + DRAIN_LIMIT;
         // The lock is held until the streams are closed, so that a successor finds nobody at work.
-        let (outcome, state) = tokio::join!(trigger.drain(DRAIN_LIMIT), async {
-            match failed {
-                None => leading.await.map(Some),
-                Some(failed) => failed.map(|()| None),
+        let (_, led) = tokio::join!(trigger.drain(DRAIN_LIMIT), async {
+            match led {
+                Some(led) => led,
+                None => leading.await,
             }
         });
         sessions.close();
-        if tokio::time::timeout(DRAIN_LIMIT, sessions.wait()).await.is_err()
-            || outcome == Outcome::DeadlinePassed
-        {
+        let closed = timeout_at(deadline, async {
+            sessions.wait().await;
+            if !serving.is_finished() {
+                let _ = serving.await;
+            }
+        });
+        if closed.await.is_err() {
             warn!("streams were cut off at the drain's deadline");
         }
-        serving.abort();
-        last.drain(DRAIN_LIMIT).await;
+        last.drain(LAST_ANSWERS).await;
         drop(draining);
-        state.map(drop).context("an allocator that cannot remember must not lead")
+        let _lock = led.context("an allocator that cannot remember must not lead")?;
+        anyhow::ensure!(!has_failed, "the gRPC listener has ended");
+        Ok(())
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Ended;
 enum Input {
     Open(Box<Applicant>, oneshot::Sender<Result<SessionKey, Refusal>>),
     Message(SessionKey, Box<ToAllocator>),
-    Closed(SessionKey),
+    Closed(SessionKey, oneshot::Sender<()>),
 }
 
 /// Messages that wait for the task: some milliseconds of work. Beyond it streams are read more slowly.
@@ -108,7 +108,11 @@ impl LedgerTask {
                 }
             }
             Input::Message(key, message) => self.leader.receive(now(), &key, *message),
-            Input::Closed(key) => self.leader.closed(now(), &key),
+            Input::Closed(key, done) => {
+                self.leader.closed(now(), &key);
+                // A session that does not wait for it has gone.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -146,9 +150,11 @@ impl Handle {
         self.send(Input::Message(key.clone(), Box::new(message))).await
     }
 
-    /// The stream of a session has ended.
+    /// The stream of a session has ended. After this nothing more is sent to it.
     pub(crate) async fn closed(&self, key: SessionKey) -> Result<(), Ended> {
-        self.send(Input::Closed(key)).await
+        let (done, is_done) = oneshot::channel();
+        self.send(Input::Closed(key, done)).await?;
+        is_done.await.map_err(|_| Ended)
     }
 
     async fn send(&self, input: Input) -> Result<(), Ended> {
