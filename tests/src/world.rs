@@ -1,0 +1,124 @@
+//! A provider, an allocator and sidecars, together.
+
+use emulator::Config;
+use emulator::config::Provider as Which;
+use tempfile::TempDir;
+
+use crate::allocator::Allocator;
+use crate::policy::Policy;
+use crate::provider::Provider;
+use crate::sidecar::Sidecar;
+use crate::wait;
+
+/// All of it; it ends with this.
+#[derive(Debug)]
+pub struct World {
+    /// The provider.
+    pub provider: Provider,
+    /// Its allocator.
+    pub allocator: Allocator,
+    /// The sidecars.
+    pub sidecars: Vec<Sidecar>,
+    /// The policy that was written last.
+    pub policy: Policy,
+    /// Logs, policy and state. Dropped last.
+    pub folder: TempDir,
+}
+
+// === impl World ===
+
+impl World {
+    /// Starts a provider with `config` and as many sidecars, under the policy that `change` makes of
+    /// the provider's limits; returns when all are ready.
+    pub async fn start(config: Config, sidecars: usize, change: impl FnOnce(&mut Policy)) -> World {
+        let mut world = World::without_allocator(config, change).await;
+        world.allocator.start().await;
+        world.add_sidecars(sidecars).await;
+        world
+    }
+
+    /// The same with neither allocator nor sidecars.
+    pub async fn without_allocator(config: Config, change: impl FnOnce(&mut Policy)) -> World {
+        let folder = tempfile::tempdir().expect("a directory");
+        let provider = Provider::start(config.clone()).await;
+        let mut policy = Policy::of(&config, provider.address);
+        change(&mut policy);
+        let allocator = Allocator::new(folder.path());
+        policy.write(&allocator.policy);
+        World { provider, allocator, sidecars: Vec::new(), policy, folder }
+    }
+
+    /// Starts so many more sidecars, and waits until they are ready.
+    pub async fn add_sidecars(&mut self, count: usize) {
+        let known = self.sidecars.len();
+        for number in known..known + count {
+            self.launch_sidecar(&format!("pod-{number}"), &[]);
+        }
+        for sidecar in &mut self.sidecars[known..] {
+            sidecar.ready().await;
+        }
+    }
+
+    /// Starts one sidecar with further flags, and does not wait.
+    pub fn launch_sidecar(&mut self, name: &str, more: &[&str]) -> &mut Sidecar {
+        let sidecar = Sidecar::launch(self.folder.path(), self.allocator.listen, name, more);
+        self.sidecars.push(sidecar);
+        self.sidecars.last_mut().expect("it was just pushed")
+    }
+
+    /// Changes the policy, and waits until the allocator has taken it.
+    pub async fn change_policy(&mut self, change: impl FnOnce(&mut Policy)) {
+        let before = self.generation().await;
+        change(&mut self.policy);
+        self.policy.write(&self.allocator.policy);
+        wait::until("the policy is in force", async || {
+            (self.generation().await > before).then_some(())
+        })
+        .await;
+    }
+
+    /// The generation of the policy in force.
+    pub async fn generation(&self) -> u64 {
+        let state = self.allocator.state().await;
+        state["policy"]["generation"].as_u64().expect("a generation")
+    }
+
+    /// Input and output tokens that all sidecars have settled with a provider.
+    pub async fn settled(&self, which: Which) -> (u64, u64) {
+        let mut sum = (0, 0);
+        for sidecar in &self.sidecars {
+            let (input, output) = sidecar.tokens(name_of(which)).await;
+            sum = (sum.0 + input, sum.1 + output);
+        }
+        sum
+    }
+
+    /// What the allocator counts as used of a provider's budget in the last minute, in whole units.
+    pub async fn used(&self, which: Which, dimension: &str) -> f64 {
+        let state = self.allocator.state().await;
+        let budget = format!("{}/default/{dimension}", name_of(which));
+        let used = &state["budgets"][&budget]["used_last_minute"];
+        used.as_f64().unwrap_or_else(|| panic!("no budget {budget}: {state:#}"))
+    }
+
+    /// Waits until no request is in flight, at the sidecars nor at the provider.
+    pub async fn settle(&self) {
+        wait::until("nothing is in flight", async || {
+            for sidecar in &self.sidecars {
+                if sidecar.metrics().await.count("weir_sidecar_in_flight", &[]) > 0 {
+                    return None;
+                }
+            }
+            (self.provider.state().await.in_flight == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The LLMProvider of one of the two.
+pub fn name_of(which: Which) -> &'static str {
+    match which {
+        Which::OpenAi => "openai",
+        Which::Anthropic => "anthropic",
+    }
+}

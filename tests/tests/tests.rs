@@ -1,0 +1,5 @@
+//! Several programs at once, as a user has them: what no crate's own tests can see.
+
+mod accounting;
+mod faults;
+mod sdk;
