@@ -15,11 +15,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::config::Config;
+use crate::connection;
 use crate::grpc::Service;
 use crate::leader::Leader;
 use crate::ledger_task::{LedgerTask, now};
@@ -56,7 +56,7 @@ impl Allocator {
         let config = Config::try_from(args)?;
         info!(config = %serde_json::to_string(&config)?, "starting");
         let (source, policy) = Source::open(&config.policy)?;
-        let state = State::open(&config.state).await?;
+        let state = State::open(&config.state, now).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("--listen {} cannot be bound", config.listen))?;
@@ -106,8 +106,8 @@ impl Allocator {
         let ending = async move {
             ending.started().await;
         };
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let mut serving = tasks.spawn(router.serve_with_incoming_shutdown(incoming, ending));
+        let connections = connection::incoming(listener);
+        let mut serving = tasks.spawn(router.serve_with_incoming_shutdown(connections, ending));
         let mut leading = pin!(ledger.run(watch));
         info!(%listen, admin = %admin_listen, "serving");
 

@@ -76,7 +76,7 @@ enum Fault {
 }
 
 /// Sidecars that one allocator is made for (`leases.md` 6, goal 11).
-const SESSIONS_MAX: usize = 10_000;
+pub(crate) const SESSIONS_MAX: usize = 10_000;
 /// Messages that wait for one sidecar to read them: many times a busy second's credits. One that is
 /// this far behind has stopped reading.
 const OUTGOING_MAX: usize = 1_024;
@@ -117,7 +117,6 @@ impl Service {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(HEADERS_MAX)

@@ -392,3 +392,6 @@ fn workload(policy: &Policy, session: &Session) -> Option<Name> {
 fn today() -> u64 {
     service::clock::unix_now().as_secs() / DAY.as_secs()
 }
+
+#[cfg(test)]
+mod tests;

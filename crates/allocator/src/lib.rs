@@ -8,6 +8,7 @@
 mod app;
 mod args;
 mod config;
+mod connection;
 mod grpc;
 mod leader;
 mod ledger_task;

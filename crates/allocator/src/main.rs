@@ -1,6 +1,5 @@
 //! `weir-allocator`: the central service as a program.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use allocator::{Args, LOG_FILTER};
@@ -12,20 +11,7 @@ use service::telemetry::{self, Options};
 const FLUSH: Duration = Duration::from_secs(2);
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the last word to whoever started it")]
-            {
-                eprintln!("weir-allocator: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let format = args.log_format;
     let options = Options { service_name: "weir-allocator", format, default_filter: LOG_FILTER };

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use quota::time::Time;
 use rustix::fs::{FlockOperation, flock};
-use service::clock::boottime_nanos;
 use tracing::{info, warn};
 
 use crate::record::{Record, Unreadable};
@@ -62,8 +61,11 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 impl State {
     /// Makes the directory if need be, waits for its lock, reads the record, and begins a new epoch,
-    /// which is on record when this returns.
-    pub(crate) async fn open(directory: &Path) -> Result<(State, Memory), Error> {
+    /// which is on record when this returns. `clock` is asked when the wait is over.
+    pub(crate) async fn open(
+        directory: &Path,
+        clock: impl Fn() -> Time,
+    ) -> Result<(State, Memory), Error> {
         let failed = |what| move |source| Error::Io { path: directory.to_owned(), what, source };
         fs::create_dir_all(directory).map_err(failed("made"))?;
         let lock = File::open(directory).map_err(failed("opened"))?;
@@ -71,7 +73,7 @@ impl State {
         let (record, memory) = load(directory)?;
         let mut state =
             State { directory: directory.to_owned(), _lock: lock, record, is_dirty: true };
-        state.record.begin_epoch(Time::from_nanos(boottime_nanos()));
+        state.record.begin_epoch(clock());
         state.save().await?;
         Ok((state, memory))
     }
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
 
     async fn open(directory: &Path) -> (State, Memory) {
-        State::open(directory).await.unwrap()
+        State::open(directory, || Time::ZERO).await.unwrap()
     }
 
     #[tokio::test]
@@ -218,7 +220,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let text = r#"{"form":2,"epoch":"nine"}"#;
         fs::write(directory.path().join(RECORD), text).unwrap();
-        let error = State::open(directory.path()).await.unwrap_err();
+        let error = State::open(directory.path(), || Time::ZERO).await.unwrap_err();
         assert!(matches!(error, Error::Newer { version: 2, .. }), "{error}");
         assert_eq!(fs::read(directory.path().join(RECORD)).unwrap(), text.as_bytes());
     }

@@ -159,3 +159,42 @@ fn span(draw: &DrawRequest) -> Span {
     }
     span
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use quota::charge::Vector;
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_draw_is_a_span_in_the_trace_of_its_request() {
+        let tracer = SdkTracerProvider::default().tracer("test");
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let draw = |traceparent: Option<&str>| DrawRequest {
+            id: DrawId(1),
+            mono: Time::ZERO,
+            vector: Vector::new(),
+            class: "batch".into(),
+            max_wait: Duration::ZERO,
+            waited: Duration::ZERO,
+            traceparent: traceparent.map(Into::into),
+        };
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        tracing::subscriber::with_default(subscriber, || {
+            let span = span(&draw(Some(&format!("00-{trace}-00f067aa0ba902b7-01"))));
+            let context = span.context().span().span_context().clone();
+            assert_eq!(context.trace_id().to_string(), trace);
+            assert_ne!(context.span_id().to_string(), "00f067aa0ba902b7");
+            assert!(super::span(&draw(None)).is_none());
+            // What is no traceparent begins no trace of ours, and is no error.
+            super::span(&draw(Some("nonsense\n")));
+        });
+    }
+}
