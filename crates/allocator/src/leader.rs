@@ -213,7 +213,10 @@ impl Leader {
 
     /// When there is something to do next, if nothing else happens.
     pub(crate) fn next_wakeup(&self, now: Time) -> Option<Time> {
-        self.ledger.next_wakeup(now).into_iter().chain(self.silent.values().copied()).min()
+        // Draws may wait for a mark that the last poll has brought near.
+        let mark = (!self.ledger.stock_marks_wanted().is_empty()).then_some(now);
+        let silent = self.silent.values().copied().min();
+        [self.ledger.next_wakeup(now), mark, silent].into_iter().flatten().min()
     }
 
     /// What there is to see.
