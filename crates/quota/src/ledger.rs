@@ -32,7 +32,7 @@ mod status;
 
 use central::Central;
 use levels::Centre;
-use session::Session;
+use session::{Demand, Session};
 pub use status::{BudgetStatus, PodStatus, Status};
 
 /// How often leases are planned anew. Draws do not wait for it.
@@ -271,6 +271,7 @@ impl Ledger {
             .filter(|(_, in_use)| !in_use.is_zero())
             .collect();
         session.welcome = true;
+        session.last_report = now;
         session.changed = true;
         self.plan_at = now;
         self.outbox.push((pod.clone(), ToPod::Welcome(self.accounts.epoch())));
@@ -302,7 +303,8 @@ impl Ledger {
             unused.insert(budget.clone(), since.returned);
             let contended =
                 self.contended.get(budget).is_some_and(|at| now.since(*at) < CONTENDED_FOR);
-            let demand = session.demand.entry(budget.clone()).or_default();
+            let last = session.last_report;
+            let demand = session.demand.entry(budget.clone()).or_insert_with(|| Demand::new(last));
             demand.arrived(now, since.offered, item.large, contended);
             let reset = item.seen.map(|seen| (seen.reset_lo, seen.reset_hi));
             let reset = reset.map(|(lo, hi)| (session.to_ours(lo), session.to_ours(hi)));
@@ -310,6 +312,7 @@ impl Ledger {
                 central.observe_reset(lo, hi, now);
             }
         }
+        session.last_report = now;
         if let Some(flow) = session.flow.clone() {
             self.correct(now, &flow, used, unused);
         }
@@ -395,6 +398,7 @@ impl Ledger {
             session.draws.insert(draw.id);
         }
         self.centre.count_large(&vector_of, 1);
+        self.centre.note(&vector_of);
         Ok(())
     }
 

@@ -62,6 +62,8 @@ pub(super) struct Central {
 pub(super) struct Stock {
     pub(super) spent: Amount,
     pub(super) durable: Amount,
+    /// The largest draw: the mark must be ahead by as much, or it would never be served.
+    pub(super) largest: Amount,
 }
 
 /// Sums over the last minute, second by second.

@@ -39,6 +39,15 @@ impl Centre {
         }
     }
 
+    /// Takes note of a draw, whose size the marks of stocks must allow for.
+    pub(super) fn note(&mut self, vector: &Vector) {
+        for (budget, amount) in vector {
+            if let Some(central) = self.budgets.get_mut(budget) {
+                central.stock.largest = central.stock.largest.max(*amount);
+            }
+        }
+    }
+
     /// Counts a draw that waits, or no longer does, where it is too large to be let through at a pace.
     pub(super) fn count_large(&mut self, vector: &Vector, more: isize) {
         for (budget, amount) in vector {
@@ -131,8 +140,9 @@ impl Centre {
         let wanted = self.budgets.values().filter_map(|central| {
             let Kind::Stock { amount, .. } = central.budget.kind else { return None };
             let block = amount.scale(block_percent, 100);
-            let low = central.stock.durable - central.stock.spent < block.scale(1, 2);
-            let granted = amount.min(central.stock.spent + block);
+            let ahead = central.stock.durable - central.stock.spent;
+            let low = ahead < block.scale(1, 2).max(central.stock.largest);
+            let granted = amount.min(central.stock.spent + block + central.stock.largest);
             (low && granted > central.stock.durable)
                 .then(|| StockMark { budget: central.budget.id.clone(), granted })
         });

@@ -44,6 +44,7 @@ pub(super) struct Session {
     pub(super) granted_at: Time,
     /// It has reported since: its lease can be renewed with a fresh anchor.
     pub(super) reported: bool,
+    pub(super) last_report: Time,
     pub(super) waiting: u32,
     /// The longest time from a debit to its request's arrival.
     pub(super) transit: Duration,
@@ -57,7 +58,7 @@ pub(super) struct Session {
 }
 
 /// What a pod asks of one budget.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
     /// What arrives, per second.
     pub(super) rate: Rate,
@@ -87,6 +88,7 @@ impl Session {
             terms: BTreeMap::new(),
             granted_at: now,
             reported: false,
+            last_report: now,
             waiting: 0,
             transit: Duration::ZERO,
             credits: BTreeMap::new(),
@@ -161,6 +163,11 @@ impl Session {
 // === impl Demand ===
 
 impl Demand {
+    /// Of a budget that nothing was asked of until `since`.
+    pub(super) fn new(since: Time) -> Demand {
+        Demand { rate: Rate::ZERO, large: Amount::ZERO, pending: Amount::ZERO, since }
+    }
+
     /// Adds what arrived since the last report.
     pub(super) fn arrived(&mut self, now: Time, amount: Amount, large: Amount, contended: bool) {
         self.large = large;
