@@ -2,6 +2,7 @@
 
 use emulator::Config;
 use emulator::config::Provider as Which;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::allocator::Allocator;
@@ -99,6 +100,38 @@ impl World {
         let budget = format!("{}/default/{dimension}", name_of(which));
         let used = &state["budgets"][&budget]["used_last_minute"];
         used.as_f64().unwrap_or_else(|| panic!("no budget {budget}: {state:#}"))
+    }
+
+    /// Asks all sidecars to end, and waits until the allocator has their last words: nobody holds
+    /// anything of any budget then.
+    pub async fn end_sidecars(&mut self) {
+        // What it shows is up to a second old: what is shown without pods below is newer than this.
+        let count = self.sidecars.len();
+        wait::until("all are shown", async || (self.pods().await.len() == count).then_some(()))
+            .await;
+        for sidecar in &mut self.sidecars {
+            let status = sidecar.stop().await;
+            assert!(status.success(), "{} ended with {status}", sidecar.pod);
+        }
+        self.sidecars.clear();
+        wait::until("nobody holds anything", async || {
+            let state = self.allocator.state().await;
+            let budgets = state["budgets"].as_object()?;
+            let is_free = |budget: &Value| {
+                ["leased_per_second", "local_level_caps", "credited", "waiting"]
+                    .iter()
+                    .all(|figure| budget[figure].as_f64() == Some(0.0))
+            };
+            let free = state["pods"].as_object()?.is_empty() && budgets.values().all(is_free);
+            free.then_some(())
+        })
+        .await;
+    }
+
+    /// The pods that the allocator shows, with what each holds.
+    pub async fn pods(&self) -> Map<String, Value> {
+        let state = self.allocator.state().await;
+        state["pods"].as_object().expect("a map of pods").clone()
     }
 
     /// Waits until no request is in flight, at the sidecars nor at the provider.
