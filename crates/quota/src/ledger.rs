@@ -291,7 +291,7 @@ impl Ledger {
             let Some(central) = self.centre.get_mut(budget) else { continue };
             let before = session.counters.insert(budget.clone(), item.counters).unwrap_or_default();
             let since = item.counters.since(&before);
-            central.outstanding = central.outstanding - session.confirm(budget, since.credited);
+            central.no_longer_outstanding(session.confirm(budget, since.credited));
             central.give(since.returned);
             central.take(since.overdrawn);
             if central.is_slots() {
@@ -476,7 +476,7 @@ impl Ledger {
             for (budget, amount) in &draw.vector {
                 let Some(central) = self.centre.get_mut(budget) else { continue };
                 if central.is_rate() {
-                    central.outstanding += *amount;
+                    central.grant(*amount);
                     let credits = session.credits.entry(budget.clone()).or_default();
                     credits.push_back((until, *amount));
                 } else if central.is_slots() {
@@ -550,3 +550,6 @@ impl Ledger {
         self.policy.quotas.iter().find(|q| *q.namespace == *namespace && *q.name == *name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ pub(super) struct Central {
     /// When the level of the present window dies.
     resets_at: Option<Time>,
     /// Credit that is granted, and not known to be spent or returned.
-    pub(super) outstanding: Amount,
+    outstanding: Amount,
     settled: Recent,
     /// A stock: what of the period was granted, and up to where that is on durable record.
     pub(super) stock: Stock,
@@ -272,6 +272,24 @@ impl Central {
             Kind::Stock { amount, .. } => Some(amount - self.stock.spent),
             _ => None,
         }
+    }
+
+    /// Credit has been granted, and may be spent for a while.
+    pub(super) fn grant(&mut self, amount: Amount) {
+        self.outstanding += amount;
+    }
+
+    /// Credit has been spent or returned, or is void: its place in the burst is free.
+    pub(super) fn no_longer_outstanding(&mut self, amount: Amount) {
+        self.outstanding = self.outstanding - amount;
+        if self.is_rate() {
+            self.bucket.set_cap(self.burst() - self.caps - self.outstanding);
+        }
+    }
+
+    /// Credit that may still be spent.
+    pub(super) fn outstanding(&self) -> Amount {
+        self.outstanding
     }
 
     /// Takes credit.

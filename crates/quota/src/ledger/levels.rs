@@ -95,7 +95,7 @@ impl Centre {
         let Some(central) = self.budgets.get_mut(budget) else { return };
         match central.budget.kind {
             Kind::Bucket { .. } | Kind::Window { .. } => {
-                central.outstanding = central.outstanding - outstanding;
+                central.no_longer_outstanding(outstanding);
                 central.give(outstanding);
             }
             Kind::Stock { .. } => central.give(amount),
@@ -106,7 +106,7 @@ impl Centre {
 
     pub(super) fn no_longer_outstanding(&mut self, budget: &BudgetId, amount: Amount) {
         if let Some(central) = self.budgets.get_mut(budget) {
-            central.outstanding = central.outstanding - amount;
+            central.no_longer_outstanding(amount);
         }
     }
 

@@ -67,7 +67,7 @@ pub(super) fn status(now: Time, ledger: &mut Ledger) -> Status {
             effective: central.capacity().rate,
             leased: ledger.accounts.charge(now, budget),
             caps: ledger.accounts.caps(now, budget),
-            credited: central.outstanding,
+            credited: central.outstanding(),
             level: central.level(),
             used_last_minute: central.used_last_minute(now),
             waiting: waiting.get(budget).copied().unwrap_or(0),
