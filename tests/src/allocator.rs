@@ -87,6 +87,16 @@ impl Allocator {
         self.process().kill().await;
     }
 
+    /// Freezes it: its connections stay open, and nothing comes.
+    pub fn freeze(&mut self) {
+        self.process().freeze();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) {
+        self.process().thaw();
+    }
+
     /// What it shows of itself.
     pub async fn state(&self) -> Value {
         self.client().get("/state").await.good().json()

@@ -8,6 +8,7 @@
 pub mod allocator;
 pub mod answer;
 pub mod client;
+pub mod load;
 pub mod metrics;
 pub mod policy;
 pub mod port;

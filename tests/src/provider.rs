@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
+use crate::port;
 
 /// OpenAI and Anthropic on one port; it ends with this.
 #[derive(Debug)]
@@ -49,9 +50,13 @@ pub fn ample() -> LimitConfig {
 impl Provider {
     /// Starts one.
     pub async fn start(config: Config) -> Provider {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Provider::start_at(port::free(), config).await
+    }
+
+    /// Starts one where another was.
+    pub async fn start_at(address: SocketAddr, config: Config) -> Provider {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let admin = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("it is bound");
         let admin_address = admin.local_addr().expect("it is bound");
         let (shutdown, ended) = oneshot::channel::<()>();
         let mut tasks = JoinSet::new();
