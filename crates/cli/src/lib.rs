@@ -49,7 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn command(cli: Cli) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen().context("signals cannot be received")?;
     match cli.command {
-        Command::Demo(args) => unless_interrupted(signals, demo::demo(args)).await,
+        Command::Demo(args) => unless_interrupted(signals, Box::pin(demo::demo(args))).await,
         Command::Run(args) => local::run(args, signals).await,
         Command::Version(args) => version::version(&args).map(|()| ExitCode::SUCCESS),
         Command::Emulator(args) => programs::emulator(*args, signals, cli.exit_with_stdin).await,

@@ -1,9 +1,22 @@
 //! How tables look, and how numbers are written in them.
 
-use comfy_table::{TableStyle, presets};
+use comfy_table::{LineStyle, Table, TableStyle};
 
-/// Lines where a person looks for them, and none where not.
-pub(crate) const STYLE: TableStyle = presets::UTF8_HORIZONTAL_ONLY;
+/// An empty table: lines above and below and under the head, none between rows. It is as wide as what
+/// is in it, on a terminal too, so that the same figures always look the same.
+pub(crate) fn new(is_coloured: bool) -> Table {
+    const STYLE: TableStyle = TableStyle::new()
+        .top_border(LineStyle::none().fill('─').junction('─'))
+        .header_separator(LineStyle::none().fill('─').junction('─'))
+        .bottom_border(LineStyle::none().fill('─').junction('─'));
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    table.force_no_tty();
+    if is_coloured {
+        table.enforce_styling();
+    }
+    table
+}
 
 /// `12,345`
 pub(crate) fn count(number: u64) -> String {

@@ -154,13 +154,9 @@ impl Server {
     }
 }
 
-fn with_addresses(
-    arguments: &[OsString],
-    listen: SocketAddr,
-    admin: SocketAddr,
-) -> impl Iterator<Item = OsString> + use<> {
+fn with_addresses(arguments: &[OsString], listen: SocketAddr, admin: SocketAddr) -> Vec<OsString> {
     let addresses = [format!("--listen={listen}"), format!("--admin={admin}")];
-    arguments.to_vec().into_iter().chain(addresses.map(OsString::from))
+    arguments.iter().cloned().chain(addresses.map(OsString::from)).collect()
 }
 
 fn allocator_arguments(policy: &Path, state: &Path) -> Vec<OsString> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, Table, Width};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, Width};
 
 use crate::demo::run::{Run, Way};
 use crate::demo::scenario::Scenario;
@@ -36,13 +36,7 @@ pub(crate) fn block(
     rows: &[Row],
     is_coloured: bool,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(table::STYLE);
-    if is_coloured {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
+    let mut table = table::new(is_coloured);
     let title = |text: &str| Cell::new(text).add_attribute(Attribute::Bold);
     let headers = ["", "answered", "provider 429s", "budget used so far", "open calls"];
     table.set_header(headers.map(title));

@@ -117,7 +117,8 @@ impl Pod {
         for earlier in 0..sdk::ATTEMPTS {
             let taken = self.price(arrival);
             if let Some(bucket) = &self.bucket {
-                bucket.take(taken).await;
+                // A caller that has waited for so long would not live to see its answer.
+                timeout(PATIENCE / 2, bucket.take(taken)).await.ok()?;
             }
             let attempt = match self.attempt(arrival, body.clone(), earlier).await {
                 Ok((headers, rest)) => {

@@ -190,6 +190,9 @@ impl Scenario {
         Config {
             openai: vec![limit],
             anthropic: Vec::new(),
+            // OpenAI's documents say that refused requests count as well. Then whoever retries hard
+            // enough is never let in again: the demo does not need that to make its point.
+            count_rejected: Some(false),
             headers: if self.args.hide_reset { Headers::NoLimits } else { Headers::Full },
             latency: Latency { first_token_ms: 200, spread: 0.3, tokens_per_second: 200 },
             #[expect(

@@ -5,7 +5,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 use crate::demo::args::{Demand, Limiter};
 use crate::demo::report::{ClassReport, Report, RunReport};
 use crate::demo::run::Way;
-use crate::demo::scenario::{CLASSES, Scenario};
+use crate::demo::scenario::{CLASSES, PATIENCE, Scenario};
 use crate::table::{self, count, millis, percent};
 
 /// All of it.
@@ -55,45 +55,51 @@ pub(crate) fn head(scenario: &Scenario, report: &Report) -> String {
 }
 
 fn figures(report: &Report, is_coloured: bool) -> Table {
-    let mut table = Table::new();
-    table.load_style(table::STYLE);
-    if is_coloured {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
+    let mut table = table::new(is_coloured);
     let bold = |text: &str| Cell::new(text).add_attribute(Attribute::Bold);
     table.set_header(std::iter::once(bold("")).chain(Way::ALL.map(|way| bold(way.title()))));
-    let mut row = |title: String, cell: &dyn Fn(&RunReport) -> Cell| {
+    let mut row = |title: &str, cell: &dyn Fn(&RunReport) -> Cell| {
         let cells = report.runs.iter().map(cell);
         table.add_row(std::iter::once(Cell::new(title)).chain(cells));
     };
-    row("provider 429s".to_owned(), &|run| {
+    row("provider 429s", &|run| {
         let colour = if run.provider_429 == 0 { Color::Green } else { Color::Red };
         Cell::new(count(run.provider_429)).fg(colour)
     });
-    row("share of the budget used".to_owned(), &|run| Cell::new(percent(run.utilisation)));
-    row("calls answered".to_owned(), &|run| {
-        Cell::new(count(run.classes.values().map(|class| class.answered).sum()))
-    });
+    row("share of the budget used", &|run| Cell::new(percent(run.utilisation)));
+    row("calls answered", &|run| Cell::new(answered(run.classes.values())));
     for (index, class) in CLASSES.iter().enumerate() {
-        row(format!("{}: answered of asked", class.name), &|run| {
-            let ClassReport { answered, asked, .. } = run.class(index);
-            Cell::new(format!("{} of {}", count(*answered), count(*asked)))
-        });
-        row("   wait p50, p99".to_owned(), &|run| {
-            let ClassReport { wait_ms_p50, wait_ms_p99, .. } = run.class(index);
-            Cell::new(match (wait_ms_p50, wait_ms_p99) {
-                (Some(p50), Some(p99)) => format!("{}, {}", millis(*p50), millis(*p99)),
-                _ => "none answered".to_owned(),
-            })
-        });
+        row(&format!("   {}", class.name), &|run| Cell::new(answered([run.class(index)])));
     }
-    row("Jain's index within a class".to_owned(), &|run| Cell::new(format!("{:.3}", run.jain)));
+    for (title, pick) in [("wait, p50", p50 as fn(&ClassReport) -> _), ("wait, p99", p99)] {
+        row(title, &|_| Cell::new(""));
+        for (index, class) in CLASSES.iter().enumerate() {
+            row(&format!("   {}", class.name), &|run| Cell::new(wait(pick(run.class(index)))));
+        }
+    }
+    row("Jain's index within a class", &|run| Cell::new(format!("{:.3}", run.jain)));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+fn answered<'a>(classes: impl IntoIterator<Item = &'a ClassReport>) -> String {
+    let sums = classes.into_iter().map(|class| (class.answered, class.asked));
+    let (answered, asked) = sums.fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+    format!("{} of {}", count(answered), count(asked))
+}
+
+fn p50(class: &ClassReport) -> Option<f64> {
+    class.wait_ms_p50
+}
+
+fn p99(class: &ClassReport) -> Option<f64> {
+    class.wait_ms_p99
+}
+
+fn wait(wait: Option<f64>) -> String {
+    wait.map_or_else(|| "none answered".to_owned(), millis)
 }
 
 /// What it means, and what to know about it.
@@ -119,6 +125,7 @@ fn notes(scenario: &Scenario, report: &Report) -> Vec<String> {
             report.killed_sidecars, report.sidecars,
         ));
     }
+    notes.push(method(scenario));
     if !report.long_enough {
         notes.push(format!(
             "{:.0} s are enough to see it work and too short for figures: take 60 s or more.",
@@ -136,26 +143,53 @@ fn notes(scenario: &Scenario, report: &Report) -> Vec<String> {
 /// In words that need no knowledge of the product.
 fn conclusion(scenario: &Scenario, report: &Report) -> String {
     let [direct, fixed, weir] = &report.runs[..] else { return String::new() };
-    let wait =
-        |run: &RunReport| run.class(0).wait_ms_p99.map_or_else(|| "without end".to_owned(), millis);
     let verdict = match weir.provider_429 {
         0 => "did not refuse a single call".to_owned(),
         refused => format!("refused {} calls", count(refused)),
     };
+    let overload = scenario.args.overload;
+    let lowest = weir.class(2);
+    let others = |run: &RunReport| {
+        format!(
+            "used {} of the budget, met {} 429s, and answered {} interactive calls, with {} at p99",
+            percent(run.utilisation),
+            count(run.provider_429),
+            answered([run.class(0)]),
+            wait(run.class(0).wait_ms_p99),
+        )
+    };
     format!(
-        "Asked for {} times its limit through Weir, the provider {verdict}, and {} of what it allows \
-         was used. 99 of 100 interactive calls, where a person is waiting, went out within {}; the \
-         overload waited in the lower classes, of which batch still got {} answers.\n\
-         Straight to the provider, the same calls met {} refusals (429), and interactive ones waited \
-         up to {}. With the budget split over the pods {} of it was used, and interactive calls \
-         waited up to {}.",
-        scenario.args.overload,
+        "Through Weir, {} pods asked for {overload} times what the provider allows. It {verdict}, and {} \
+         of what it allows was used.\n\
+         Interactive calls, where a person is waiting, were answered {}; 99 of 100 waited less than \
+         {}. What was too much waited in the classes below, and of these the lowest still got {} \
+         answers, at most {} apart.\n\
+         The same calls straight to the provider {}.\n\
+         With the budget split over the pods they {}.",
+        scenario.asking_pods(),
         percent(weir.utilisation),
-        wait(weir),
-        count(weir.class(2).answered),
-        count(direct.provider_429),
-        wait(direct),
-        percent(fixed.utilisation),
-        wait(fixed),
+        answered([weir.class(0)]),
+        wait(weir.class(0).wait_ms_p99),
+        count(lowest.answered),
+        millis(lowest.longest_gap_ms),
+        others(direct),
+        others(fixed),
+    )
+}
+
+/// How the figures came about.
+fn method(scenario: &Scenario) -> String {
+    let (patience, queue) = (PATIENCE.as_secs_f64(), (PATIENCE / 2).as_secs_f64());
+    let split = match scenario.args.limiter {
+        Limiter::TokenBucket => "a token bucket with its part of rate and burst",
+        Limiter::FixedWindow => "its part of the rate, evenly",
+    };
+    format!(
+        "429s and the share used are from the provider's own books. A wait is the time from a call to \
+         its first byte, retries included, without the provider's own work. Each caller makes three \
+         attempts, as the official SDKs do, and gives up after {patience} s. A pod of the split budget has \
+         {split}; its callers queue for up to {queue} s. Calls that are still open at the end are among \
+         those asked. The emulated provider does not count refused calls, \
+         which is kind to the first column."
     )
 }

@@ -76,15 +76,19 @@ impl Mirror {
         for (name, path) in &files {
             texts.push((name.as_str(), read(path)?));
         }
-        let texts: Vec<(&str, &str)> =
+        let mut texts: Vec<(&str, &str)> =
             texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
-        let compiled = crds::directory::read(&texts).map_err(Error::Problems)?;
-        let policy = compiled.policy;
+        let mut compiled = crds::directory::read(&texts).map_err(Error::Problems)?;
+        let policy = &compiled.policy;
         let implicit =
-            policy.for_pod(&self.namespace, &self.labels).is_none().then(|| self.quota(&policy));
+            policy.for_pod(&self.namespace, &self.labels).is_none().then(|| self.quota(policy));
+        if let Some(implicit) = &implicit {
+            texts.push((IMPLICIT, implicit));
+            compiled = crds::directory::read(&texts).map_err(Error::Problems)?;
+        }
         self.say(compiled.warnings.iter().map(ToString::to_string).collect(), implicit.is_some());
         self.follow(&files, implicit)?;
-        Ok(policy)
+        Ok(compiled.policy)
     }
 
     fn say(&mut self, mut notes: BTreeSet<String>, is_implicit: bool) {
