@@ -237,8 +237,7 @@ impl Drop for Metered {
 impl Exchange {
     fn push(&mut self, bytes: Bytes) -> Forward {
         let forward = self.meter.push(bytes);
-        if self.record.to_output.is_none() && self.meter.has_output() {
-            self.record.to_output = Some(self.record.age());
+        if self.meter.has_output() && self.record.produced() {
             spans::first_output(&self.span);
         }
         forward

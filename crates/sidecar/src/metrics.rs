@@ -142,13 +142,13 @@ impl Metrics {
         );
         sidecar.register_with_unit(
             "provider_head",
-            "From a request's arrival to the head of the provider's answer",
+            "From a request's writing to the head of the provider's answer",
             seconds.clone(),
             metrics.to_head.clone(),
         );
         sidecar.register_with_unit(
             "first_output",
-            "From a request's arrival to the first output of the model",
+            "From a request's writing to the first output of the model",
             seconds,
             metrics.to_output.clone(),
         );

@@ -34,8 +34,12 @@ pub(crate) struct Record {
     pub(crate) refused: Option<Refusal>,
     pub(crate) reason: Option<Reason>,
     pub(crate) failure: Option<Failure>,
+    /// From the request's writing to the head of the answer.
     pub(crate) to_head: Option<Duration>,
+    /// From the request's writing to the first output.
     pub(crate) to_output: Option<Duration>,
+    /// When the request was written, from its arrival.
+    written: Duration,
     pub(crate) metered: Option<Metered>,
     pub(crate) left: bool,
     pub(crate) cut: bool,
@@ -85,6 +89,7 @@ impl Record {
             failure: None,
             to_head: None,
             to_output: None,
+            written: Duration::ZERO,
             metered: None,
             left: false,
             cut: false,
@@ -94,6 +99,21 @@ impl Record {
     /// The time since its arrival.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The head of the answer came so long after the request was written.
+    pub(crate) fn answered(&mut self, to_head: Duration) {
+        self.to_head = Some(to_head);
+        self.written = self.age().saturating_sub(to_head);
+    }
+
+    /// The model has produced something; true if it is the first time.
+    pub(crate) fn produced(&mut self) -> bool {
+        let first = self.to_output.is_none();
+        if first {
+            self.to_output = Some(self.age().saturating_sub(self.written));
+        }
+        first
     }
 
     /// Why we refused it, as a label.

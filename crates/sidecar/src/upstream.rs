@@ -62,8 +62,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// g of `leases.md` 3.1: a request whose head is written later than this after its debit is debited
 /// anew. The allocator keeps so much of each budget's burst back.
 const TRANSIT_GUARD: Duration = Duration::from_millis(250);
-/// Kept connections that the provider has closed, one after another, before a request gives up.
-const MAX_STALE: usize = 8;
+/// Kept connections that the provider has closed, one after another, before a request gives up. The
+/// first one empties the pool, so that a second is bad luck.
+const MAX_STALE: usize = 3;
 /// What of an error's body is read to classify it; providers' errors have below 1 KiB.
 const ERROR_PREFIX_BYTES: usize = 8 * 1024;
 /// And for how long; the head of the error waits for it.
@@ -91,7 +92,7 @@ impl Upstream {
         let Routed { asked, mut head, body, memory, patience, .. } = routed;
         let span = spans::attempt(&asked);
         let uri = uri(&asked.target.endpoint, &head.uri)?;
-        prepare(&mut head.headers, &asked, &span);
+        prepare(&mut head.headers, &asked, &span)?;
         head.version = Version::HTTP_11;
         let mut request = Request::from_parts(head, payload(&asked, body));
         *request.uri_mut() = uri;
@@ -103,7 +104,7 @@ impl Upstream {
             Err(_) => return Err(failed(&span, Refusal::UpstreamTimeout { after: limit })),
         };
         drop(memory);
-        record.to_head = Some(record.age());
+        record.answered(now().since(sent));
         let (mut head, body) = response.into_parts();
         head.version = Version::HTTP_11;
         let mut answer = Answer { head, asked, hold, prefix: Vec::new(), body, connection, span };
@@ -127,7 +128,7 @@ impl Upstream {
         let uri = request.uri().clone();
         for _ in 0..=MAX_STALE {
             let connection = self.pool.checkout(&uri).await;
-            let mut connection = connection.map_err(|error| unreachable(&error))?;
+            let mut connection = connection.map_err(|error| broken(&error))?;
             hold.sent(TRANSIT_GUARD, connection.trip(), expected.clone());
             let sent = now();
             let mut error = match connection.send(request).await {
@@ -137,6 +138,7 @@ impl Upstream {
             // Only what was surely not written is sent again.
             match error.take_message() {
                 Some(unsent) if connection.is_reused() => {
+                    self.pool.distrust(&uri);
                     hold.unsent();
                     request = unsent;
                     *request.uri_mut() = uri.clone();
@@ -145,7 +147,7 @@ impl Upstream {
                     if unsent.is_some() {
                         hold.unsent();
                     }
-                    return Err(unreachable(&error.into_error()));
+                    return Err(broken(&error.into_error()));
                 }
             }
         }
@@ -221,26 +223,26 @@ fn uri(endpoint: &Uri, path: &Uri) -> Result<Uri, Refusal> {
 }
 
 /// Makes the application's headers the provider's.
-fn prepare(headers: &mut HeaderMap, asked: &Asked, span: &Span) {
+fn prepare(headers: &mut HeaderMap, asked: &Asked, span: &Span) -> Result<(), Refusal> {
     for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
         headers.remove(name);
     }
     // Usage can be read only in the clear.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     service::trace_context::inject(span, headers);
-    let Some(key) = asked.target.next_key(asked.model()) else { return };
+    let Some(key) = asked.target.next_key(asked.model()) else { return Ok(()) };
     let auth = asked.target.adapter.auth(&key.secret);
     for name in auth.remove {
         headers.remove(*name);
     }
-    match HeaderValue::from_str(auth.value.expose()) {
-        Ok(mut value) => {
-            value.set_sensitive(true);
-            headers.insert(HeaderName::from_static(auth.header), value);
-        }
-        Err(_) => tracing::warn!(key = &*key.name, "a key has bytes that no header can hold"),
-    }
+    let mut value = HeaderValue::from_str(auth.value.expose()).map_err(|_| {
+        let what = format!("key {} of {} fits no header", key.name, asked.target.provider.name);
+        Refusal::NotPermitted { what }
+    })?;
+    value.set_sensitive(true);
+    headers.insert(HeaderName::from_static(auth.header), value);
     spans::key(span, &key.name);
+    Ok(())
 }
 
 /// The body as it came, but for what the adapter changes.
@@ -289,7 +291,7 @@ fn failed(span: &Span, refusal: Refusal) -> Refusal {
 }
 
 /// What went wrong, in the words of the error and of what caused it.
-fn unreachable(error: &dyn std::error::Error) -> Refusal {
+fn broken(error: &dyn std::error::Error) -> Refusal {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

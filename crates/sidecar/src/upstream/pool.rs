@@ -150,6 +150,12 @@ impl Pool {
         }
     }
 
+    /// Forgets what is kept for the host of `uri`: the provider has closed one of its connections,
+    /// and mostly does so with all.
+    pub(crate) fn distrust(&self, uri: &Uri) {
+        *self.shared.host(uri).kept.lock() = Kept::default();
+    }
+
     /// Closes what is idle.
     pub(crate) fn forget_idle(&self) {
         self.shared.hosts.lock().clear();
