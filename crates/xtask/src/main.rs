@@ -1,7 +1,8 @@
 //! The project's own commands: `cargo xtask <command>`.
 //!
 //! Here is what a fresh clone needs beside plain cargo: the whole test run, the house rules that no
-//! lint checks, the proofs, and the SDKs that tests use. CI runs `cargo xtask test` and nothing else.
+//! lint checks, the proofs, the benchmark, and the SDKs that tests use. CI runs `cargo xtask test` and
+//! nothing else.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to a person")]
 
@@ -11,6 +12,7 @@ use clap::Parser;
 
 use crate::workspace::Workspace;
 
+mod bench;
 mod prove;
 mod sdk;
 mod test;
@@ -32,6 +34,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure what the sidecar costs, beside a direct connection and HAProxy; about a minute.
+    Bench(bench::Args),
     /// Fetch the SDKs that tests use into the target directory; quick when they are there.
     Sdk,
 }
@@ -52,6 +56,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test => test::run(&workspace)?,
         Command::Tidy => tidy::run(&workspace)?,
         Command::Prove { arguments } => prove::run(&workspace, &arguments)?,
+        Command::Bench(args) => {
+            bench::run(&workspace, &args)?;
+            true
+        }
         Command::Sdk => {
             sdk::install(&workspace)?;
             true
