@@ -42,8 +42,9 @@ use crate::progress::Progress;
 /// What is left after the warm-up for the bucket to fill again, and for leases to settle.
 const REST: Duration = Duration::from_millis(500);
 
-/// The clocks of a provider and its callers differ; a run begins this much after the window does.
-const AFTER_EDGE: Duration = Duration::from_millis(50);
+/// A run begins this much after a window, so that no call comes before it: timers wake to the
+/// millisecond, and all processes read the same clock.
+const AFTER_EDGE: Duration = Duration::from_millis(3);
 
 /// Shows it.
 pub(crate) async fn demo(args: Args) -> anyhow::Result<()> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
 use crate::demo::fleet::Fleet;
 use crate::demo::live;
 use crate::demo::run::{Books, Run};
@@ -72,14 +71,15 @@ async fn watch(
     progress: &mut Progress,
 ) -> anyhow::Result<Vec<(Duration, f64)>> {
     let mut history = Vec::new();
-    while started.elapsed() < scenario.args.duration {
+    let end = started + scenario.args.duration;
+    while Instant::now() < end {
         let figures = truth.now().await?;
         let elapsed = started.elapsed();
         history.push((elapsed, figures[2].admitted));
         let rows = [0, 1, 2].map(|way| live::Row::new(&runs[way], &figures[way]));
         let block = live::block(scenario, elapsed, &rows, progress.is_coloured());
         progress.show(Instant::now(), &block, || live::line(scenario, elapsed, &rows));
-        sleep(TICK).await;
+        sleep_until(end.min(Instant::now() + TICK)).await;
     }
     Ok(history)
 }
@@ -102,15 +102,10 @@ async fn trouble(
         pod.kill();
     }
     if scenario.args.kill_allocator {
-        next_span(truth, true, started).await?;
+        truth.close(true, started.elapsed()).await?;
         fleet.restart_allocator(OUTAGE).await?;
         sleep(EXCUSE).await;
-        next_span(truth, false, started).await?;
+        truth.close(false, started.elapsed()).await?;
     }
     Ok(())
-}
-
-async fn next_span(truth: &Truth, is_judged: bool, started: Instant) -> Result<(), admin::Error> {
-    truth.close(is_judged, started.elapsed()).await?;
-    truth.begin().await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, Width};
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
 
 use crate::demo::run::{Run, Way};
 use crate::demo::scenario::Scenario;
@@ -38,7 +38,7 @@ pub(crate) fn block(
 ) -> String {
     let mut table = table::new(is_coloured);
     let title = |text: &str| Cell::new(text).add_attribute(Attribute::Bold);
-    let headers = ["", "answered", "provider 429s", "budget used so far", "open calls"];
+    let headers = ["", "answered", "provider 429s", "budget used", "open calls"];
     table.set_header(headers.map(title));
     for row in rows {
         let refused = Cell::new(table::count(row.refused));
@@ -53,7 +53,6 @@ pub(crate) fn block(
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
-        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(12)));
     }
     format!("{}\n{table}", clock(scenario, elapsed))
 }

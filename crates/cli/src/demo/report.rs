@@ -163,7 +163,7 @@ impl RunReport {
             name: way.name(),
             provider_429: whole.refused,
             provider_admitted: judged.admitted,
-            budget: judged.on_offer + judged.in_flight,
+            budget: judged.on_offer,
             utilisation: judged.utilisation(demanded),
             utilisation_whole: whole.utilisation(demanded_whole),
             bound_share: judged.bound_share(),

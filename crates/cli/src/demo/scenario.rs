@@ -47,7 +47,7 @@ pub(crate) const CLASSES: [Class; 3] = [
     Class {
         name: "interactive",
         value: 1_000,
-        holdback_percent: 10,
+        holdback_percent: 5,
         description: "A person is waiting.",
     },
     Class { name: "standard", value: 100, holdback_percent: 0, description: "The usual." },

@@ -1,11 +1,11 @@
 //! What the emulators know of the three runs: their truth ledgers, over one or more spans.
 //!
 //! A demo is one span, unless the allocator is killed in it: then the outage and the seconds after it
-//! are a span of their own, which is shown and not judged. Each span is measured from its own start
-//! (`design.md` 10.8), so that what was left unused in the outage is nobody's merit afterwards.
+//! are a span of their own, which is shown and not judged. What accrues and what is used in it is
+//! taken out of both sides.
 
 use std::net::SocketAddr;
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use emulator::state::State;
@@ -19,6 +19,8 @@ pub(crate) struct Truth {
     admins: [SocketAddr; 3],
     dimension: &'static str,
     spans: Mutex<Vec<Span>>,
+    /// Of all closed spans together.
+    closed: Mutex<[Figures; 3]>,
 }
 
 /// A part of the demo, and the figures of each run in it.
@@ -42,9 +44,9 @@ pub(crate) struct Figures {
     pub(crate) admitted: f64,
     /// Really taken by calls that ended.
     pub(crate) settled: f64,
-    /// What there was to take, without what is in flight.
+    /// What there was to take, with what is in flight.
     pub(crate) on_offer: f64,
-    /// Held by calls that have not ended.
+    /// Change of what calls hold that have not ended.
     pub(crate) in_flight: f64,
     /// Seconds in which the limit was binding.
     pub(crate) bound: f64,
@@ -54,44 +56,29 @@ pub(crate) struct Figures {
 // === impl Truth ===
 
 impl Truth {
-    /// Of the emulators with these admin listeners, in the order of [`Way::ALL`].
+    /// Of the emulators with these admin listeners, in the order of `Way::ALL`.
     pub(crate) fn new(admins: [SocketAddr; 3], dimension: &'static str) -> Truth {
-        Truth { admins, dimension, spans: Mutex::default() }
+        Truth { admins, dimension, spans: Mutex::default(), closed: Mutex::default() }
     }
 
-    /// Begins a span; what was before it is forgotten unless [`Truth::close`] was called.
+    /// Begins the first span; what was before it is forgotten.
     pub(crate) async fn begin(&self) -> Result<(), admin::Error> {
         let [direct, fixed, weir] = self.admins;
-        let path = "/__emu/reset";
-        tokio::try_join!(
-            admin::post(direct, path),
-            admin::post(fixed, path),
-            admin::post(weir, path)
-        )
-        .map(drop)
+        let reset = async |address| admin::post(address, "/__emu/reset").await;
+        tokio::try_join!(reset(direct), reset(fixed), reset(weir)).map(drop)
     }
 
-    /// Closes a span that began with [`Truth::begin`], at `end` after the start of the demo.
+    /// Closes a span at `end` after the start of the demo; the next one begins.
     pub(crate) async fn close(&self, is_judged: bool, end: Duration) -> Result<(), admin::Error> {
-        let figures = self.ask().await?;
+        let now = self.now().await?;
+        let before = std::mem::replace(&mut *self.closed.lock(), now);
+        let figures = [0, 1, 2].map(|way| now[way] - before[way]);
         self.spans.lock().push(Span { is_judged, end, figures });
         Ok(())
     }
 
-    /// The figures up to now, over all spans.
+    /// The figures since the start.
     pub(crate) async fn now(&self) -> Result<[Figures; 3], admin::Error> {
-        let now = self.ask().await?;
-        let before = self.spans.lock().clone();
-        let sum = |way: usize| before.iter().fold(now[way], |sum, span| sum + span.figures[way]);
-        Ok([sum(0), sum(1), sum(2)])
-    }
-
-    /// The closed spans.
-    pub(crate) fn into_spans(self) -> Vec<Span> {
-        self.spans.into_inner()
-    }
-
-    async fn ask(&self) -> Result<[Figures; 3], admin::Error> {
         let [direct, fixed, weir] = self.admins;
         let ask = async |address| {
             let state: State = admin::get(address, "/__emu/state").await?;
@@ -99,6 +86,11 @@ impl Truth {
         };
         let (direct, fixed, weir) = tokio::try_join!(ask(direct), ask(fixed), ask(weir))?;
         Ok([direct, fixed, weir])
+    }
+
+    /// The closed spans.
+    pub(crate) fn into_spans(self) -> Vec<Span> {
+        self.spans.into_inner()
     }
 }
 
@@ -114,16 +106,17 @@ impl Figures {
         limit.map_or(counts, |limit| Figures {
             admitted: limit.admitted,
             settled: limit.settled,
-            on_offer: limit.on_offer,
+            on_offer: limit.on_offer + limit.in_flight,
             in_flight: limit.in_flight,
             bound: limit.bound_share * seconds,
             ..counts
         })
     }
 
-    /// The settled cost over the smaller of `demanded` and what was on offer.
+    /// The settled cost over the smaller of what was `demanded` and what was on offer, both without
+    /// what is in flight (`design.md` 10.8).
     pub(crate) fn utilisation(&self, demanded: f64) -> f64 {
-        ratio(self.settled, self.on_offer.min(demanded))
+        ratio(self.settled, self.on_offer.min(demanded) - self.in_flight)
     }
 
     /// The share of the time in which the limit was binding.
@@ -145,6 +138,24 @@ impl Add for Figures {
             in_flight: self.in_flight + other.in_flight,
             bound: self.bound + other.bound,
             seconds: self.seconds + other.seconds,
+        }
+    }
+}
+
+impl Sub for Figures {
+    type Output = Figures;
+
+    /// What came since `earlier`.
+    fn sub(self, earlier: Figures) -> Figures {
+        Figures {
+            refused: self.refused - earlier.refused,
+            answered: self.answered - earlier.answered,
+            admitted: self.admitted - earlier.admitted,
+            settled: self.settled - earlier.settled,
+            on_offer: self.on_offer - earlier.on_offer,
+            in_flight: self.in_flight - earlier.in_flight,
+            bound: self.bound - earlier.bound,
+            seconds: self.seconds - earlier.seconds,
         }
     }
 }
