@@ -19,7 +19,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{ExporterBuildError, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
-use tracing::{Subscriber, info, warn};
+use tracing::{Dispatch, Subscriber, info, warn};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
@@ -107,8 +107,8 @@ pub fn init(options: &Options) -> Result<Telemetry, Error> {
         }
         None => (Telemetry { provider: None }, None),
     };
-    let logs = log_layer(options, log_filter(options, variable)?);
-    Registry::default().with(traces).with(logs).try_init().map_err(Error::AlreadyStarted)?;
+    let filter = log_filter(options, variable)?;
+    dispatch(options, traces, filter).try_init().map_err(Error::AlreadyStarted)?;
     if let Some(endpoint) = endpoint {
         info!(endpoint, "exporting traces");
         if let Some(protocol) = variable("OTEL_EXPORTER_OTLP_PROTOCOL").filter(|it| it != "grpc") {
@@ -184,6 +184,20 @@ impl Telemetry {
             .with_tracked_inactivity(false)
             .with_filter(filter);
         Some(layer.boxed())
+    }
+}
+
+/// Puts the layers together. An absent layer must not stand in for absent traces: it wants to see
+/// every callsite, so that each span and event of each library would be asked about at run time, and
+/// made.
+fn dispatch(
+    options: &Options,
+    traces: Option<Box<dyn Layer<Registry> + Send + Sync>>,
+    filter: EnvFilter,
+) -> Dispatch {
+    match traces {
+        Some(traces) => Registry::default().with(traces).with(log_layer(options, filter)).into(),
+        None => Registry::default().with(log_layer(options, filter)).into(),
     }
 }
 

@@ -14,11 +14,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{info_span, subscriber};
+use tracing::{dispatcher, info_span, subscriber};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 
-use super::{Format, Options, Telemetry, endpoint, log_filter, log_layer};
+use super::{Format, Options, Telemetry, dispatch, endpoint, log_filter};
 use crate::trace_context;
 
 const OPTIONS: Options =
@@ -120,7 +120,7 @@ async fn a_collector_that_is_away_costs_no_more_than_the_limit_at_the_end() {
 #[test]
 fn without_a_collector_no_span_exists_and_headers_stay_as_they_came() {
     let filter = log_filter(&OPTIONS, variables(&[])).unwrap();
-    subscriber::with_default(Registry::default().with(log_layer(&OPTIONS, filter)), || {
+    dispatcher::with_default(&dispatch(&OPTIONS, None, filter), || {
         let span = info_span!("weir.request");
         assert!(span.is_disabled());
         assert!(tracing::enabled!(tracing::Level::INFO));
