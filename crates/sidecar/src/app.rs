@@ -63,6 +63,9 @@ impl Sidecar {
     pub async fn bind(args: Args) -> anyhow::Result<Sidecar> {
         let config = Config::try_from(args)?;
         info!(config = %serde_json::to_string(&config)?, "starting");
+        if !config.listen.ip().is_loopback() {
+            warn!(listen = %config.listen, "whoever reaches it uses this pod's quota and keys");
+        }
         let listener = Listener::bind(config.listen)
             .await
             .with_context(|| format!("--listen {} cannot be bound", config.listen))?;

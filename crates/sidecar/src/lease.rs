@@ -103,12 +103,11 @@ impl Lease {
         let mut backoff = BACKOFF_MIN;
         let mut quiet = false;
         loop {
-            let before = self.gate.status().epoch;
             let ended = self.session(&address, &mut drain).await;
+            let was_welcome = self.gate.status().connected;
             self.gate.disconnected();
             self.metrics.sessions.inc();
-            let welcomed = self.gate.status().epoch > before;
-            if welcomed {
+            if was_welcome {
                 (backoff, quiet) = (BACKOFF_MIN, false);
             }
             address = match &ended {
