@@ -1,5 +1,6 @@
 //! Where the programs under test are: beside the test's own executable, in the target directory.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
@@ -20,13 +21,13 @@ pub enum Program {
 impl Program {
     const ALL: [Program; 3] = [Program::Allocator, Program::Sidecar, Program::Weir];
 
-    /// Its executable. `cargo xtask test` has built all of them; otherwise what is missing is built
-    /// now, once.
+    /// Its executable. `cargo xtask test` has built all of them; `cargo test` alone builds none, so
+    /// what is missing or older than its sources is built now, once.
     pub fn path(self) -> PathBuf {
         static BUILT: Once = Once::new();
         let folder = profile_folder();
         BUILT.call_once(|| {
-            if Program::ALL.iter().any(|program| !folder.join(program.name()).exists()) {
+            if !Program::ALL.iter().all(|program| is_current(&folder.join(program.name()))) {
                 build(&folder);
             }
         });
@@ -51,6 +52,15 @@ pub(crate) fn target_folder() -> PathBuf {
 fn profile_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own executable");
     test.ancestors().nth(2).expect("it is in <target>/<profile>/deps").to_owned()
+}
+
+/// True if a program is there, and none of its sources, which cargo lists beside it, is newer.
+fn is_current(program: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+    let Some(built) = changed(program) else { return false };
+    let sources = fs::read_to_string(program.with_extension("d")).unwrap_or_default();
+    let mut sources = sources.split_whitespace().skip(1);
+    sources.all(|source| changed(Path::new(source)).is_some_and(|changed| changed <= built))
 }
 
 fn build(folder: &Path) {
