@@ -13,8 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Enough to keep one core of the emulator busy, and few enough to see no queueing of our own.
-const CONNECTIONS: usize = 32;
+/// Enough to keep one core of the emulator busy, also with streams, which pause after their first
+/// event, and few enough to see no queueing of our own.
+const CONNECTIONS: usize = 128;
 const WARM_UP: Duration = Duration::from_secs(1);
 const RUN: Duration = Duration::from_secs(5);
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::SizeHint;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::frame::{Content, Frame, Frames};
 use crate::reply::Pace;
@@ -19,8 +19,17 @@ use crate::truth::{InFlight, Outcome};
 pub(crate) enum Body {
     /// Sent at once; the call is settled already.
     Whole(Option<Bytes>),
+    /// A prepared stream: its first event, and the rest a moment later.
+    Prepared(Prepared),
     /// Sent in pieces.
     Paced(Box<Paced>),
+}
+
+/// A prepared stream.
+pub(crate) struct Prepared {
+    first: Option<Bytes>,
+    timer: Option<Pin<Box<Sleep>>>,
+    rest: Option<Bytes>,
 }
 
 /// A body in pieces.
@@ -54,12 +63,21 @@ pub(crate) struct Cut;
 /// when a body fails, and writes it when a body is not ready.
 const FLUSH: Duration = Duration::from_millis(10);
 
+/// What lies between the first event of a prepared stream and the others: models take time, so that
+/// nobody who reads a real stream finds all of it at once. The least that timers can tell apart.
+const PREPARED_PAUSE: Duration = Duration::from_millis(1);
+
 // === impl Body ===
 
 impl Body {
     /// A body that is sent at once.
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
         Body::Whole(Some(bytes.into()))
+    }
+
+    /// A stream that is sent in two pieces.
+    pub(crate) fn prepared(first: Bytes, rest: Bytes) -> Body {
+        Body::Prepared(Prepared { first: Some(first), timer: None, rest: Some(rest) })
     }
 }
 
@@ -73,6 +91,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Cut>>> {
         let next = match &mut *self {
             Body::Whole(bytes) => bytes.take().map(Ok),
+            Body::Prepared(prepared) => ready!(prepared.poll_next(context)).map(Ok),
             Body::Paced(paced) => ready!(paced.poll_next(context)),
         };
         Poll::Ready(next.map(|bytes| bytes.map(hyper::body::Frame::data)))
@@ -85,9 +104,30 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         let length = match self {
             Body::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Prepared(prepared) => Some(prepared.left()),
             Body::Paced(paced) => paced.length,
         };
         length.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(first) = self.first.take() {
+            self.timer = Some(Box::pin(sleep(PREPARED_PAUSE)));
+            return Poll::Ready(Some(first));
+        }
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(context));
+            self.timer = None;
+        }
+        Poll::Ready(self.rest.take())
+    }
+
+    fn left(&self) -> u64 {
+        [&self.first, &self.rest].into_iter().flatten().map(|bytes| bytes.len() as u64).sum()
     }
 }
 

@@ -241,9 +241,9 @@ impl Emulator {
         let (head, body) = request.into_parts();
         let operation = scene.provider.operation(&head.method, head.uri.path());
         let body = read(body).await?;
-        let (streams, bytes) = prepared.answer(scene.provider, operation, &body)?;
+        let (streams, body) = prepared.answer(scene.provider, operation, &body)?;
         let content_type = if streams { EVENTS } else { JSON };
-        Ok(scene.respond(&[], content_type, Body::whole(bytes)))
+        Ok(scene.respond(&[], content_type, body))
     }
 
     fn scene(&self, request: &Request<Incoming>) -> Scene {

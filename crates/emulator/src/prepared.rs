@@ -1,5 +1,6 @@
-//! Prepared answers for benchmarks: fixed bytes, no limits, no waiting. What is left is the cost of
-//! HTTP itself, which bounds what a measurement against this emulator can show.
+//! Prepared answers for benchmarks: fixed bytes, no limits, no waiting but a moment after the first
+//! event of a stream. What is left is the cost of HTTP itself, which bounds what a measurement against
+//! this emulator can show.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use providers::operation::Operation;
 use quota::time::Time;
 
 use crate::ask::{Ask, Extras};
+use crate::body::Body;
 use crate::config::{Latency, Output, Provider};
 use crate::frame::Content;
 use crate::refusal::Refusal;
@@ -26,7 +28,8 @@ struct Answer {
     provider: Provider,
     operation: Operation,
     whole: Bytes,
-    stream: Bytes,
+    /// The first event, and all others.
+    stream: (Bytes, Bytes),
 }
 
 /// How long a prepared answer is: about a kilobyte of JSON, or sixty-four events.
@@ -53,13 +56,13 @@ impl Prepared {
         Prepared { answers }
     }
 
-    /// The bytes that answer a request, and whether they are events.
+    /// The body that answers a request, and whether it is one of events.
     pub(crate) fn answer(
         &self,
         provider: Provider,
         operation: Operation,
         body: &[u8],
-    ) -> Result<(bool, Bytes), Refusal> {
+    ) -> Result<(bool, Body), Refusal> {
         let adapter = providers::adapter(provider.protocol());
         let call = adapter.read(operation, body).map_err(Refusal::Body)?;
         let answer = self
@@ -68,7 +71,9 @@ impl Prepared {
             .find(|answer| answer.provider == provider && answer.operation == operation)
             .ok_or_else(|| Refusal::NoPath { what: "no prepared answer".to_owned() })?;
         let stream = call.stream && operation.has_output();
-        Ok((stream, if stream { answer.stream.clone() } else { answer.whole.clone() }))
+        let (first, rest) = answer.stream.clone();
+        let whole = answer.whole.clone();
+        Ok((stream, if stream { Body::prepared(first, rest) } else { Body::whole(whole) }))
     }
 }
 
@@ -94,10 +99,10 @@ impl Answer {
                 Content::Bytes(bytes) => bytes,
                 Content::Cut => Bytes::new(),
             };
-            let events = skin.frames(reply).flat_map(|frame| bytes(frame.content));
-            events.collect()
+            let mut events = skin.frames(reply).map(|frame| bytes(frame.content));
+            (events.next().unwrap_or_default(), events.flatten().collect())
         } else {
-            Bytes::new()
+            Default::default()
         };
         Answer { provider, operation, whole, stream }
     }
