@@ -32,8 +32,8 @@ pub(crate) struct Args {
     /// In each round the requests go each way, one way after the other.
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(5..=1_000))]
     rounds: u32,
-    /// Requests of each kind that go one way in one round.
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(100..=10_000))]
+    /// Requests that go one way in one round, and a third as many for streams.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(150..=10_000))]
     requests: u32,
     /// The form of the result.
     #[arg(long, value_enum, default_value_t)]
@@ -59,9 +59,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     build(workspace)?;
     let versions = Versions { weir: commit(workspace)?, haproxy };
     tell("starting emulator, HAProxy, allocator and sidecar");
-    let mut rig = Rig::start(&programs, &workspace.target.join("bench"))?;
-    let footprint = Footprint::read(&mut rig, &programs.join("weir-sidecar"))?;
-    let measured = Measured::run(&mut rig, args.rounds, args.requests)?;
+    let rig = Rig::start(&programs, &workspace.target.join("bench"))?;
+    let footprint = Footprint::read(&rig, &programs.join("weir-sidecar"))?;
+    let measured = Measured::run(&rig, args.rounds, args.requests)?;
     let report = Report::new(versions, machine, footprint, &measured);
     drop(rig);
     match args.output {

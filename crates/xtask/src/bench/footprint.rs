@@ -45,7 +45,7 @@ const STARTS: usize = 20;
 
 impl Footprint {
     /// Looks at the sidecar of `rig`, which must not have served anything, and starts others.
-    pub(super) fn read(rig: &mut Rig, program: &Path) -> anyhow::Result<Footprint> {
+    pub(super) fn read(rig: &Rig, program: &Path) -> anyhow::Result<Footprint> {
         tell("the sidecar at rest");
         pause(IDLE);
         let idle = rig.sidecar.process.memory()?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::bench::client::{Client, now};
 use crate::bench::machine;
-use crate::bench::process::Process;
+use crate::bench::process::{Process, pause};
 use crate::bench::rig::Rig;
 use crate::bench::tell;
 
@@ -42,7 +42,7 @@ pub(super) enum Way {
 pub(super) enum Kind {
     /// An answer of about 1 KB of JSON; the time to its last byte.
     Whole,
-    /// A stream; the time to the first byte of its body.
+    /// A stream of 64 events; the time to the first byte of its body. The first event comes by itself.
     Stream,
 }
 
@@ -59,15 +59,38 @@ pub(super) struct Series {
     pub(super) bytes: usize,
 }
 
+/// What happened in the rounds, apart from times.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// Requests that the sidecar admitted from its lease ...
+    leased: u64,
+    /// ... and others.
+    drawn: u64,
+    /// Time of cores, of everybody.
+    busy: Duration,
+    /// Time of cores, of this command and its processes.
+    own: Duration,
+    elapsed: Duration,
+}
+
 /// Clients of all ways, which keep their connections.
 struct Clients(BTreeMap<Way, Client>);
 
-/// Turns that do not count: connections are made, leases grow, caches and branch predictors learn.
-const WARM_UP_ROUNDS: u32 = 5;
+/// Streams in one turn, as a part of the whole answers: each takes 2 ms, for its pause.
+const STREAMS_PART: u32 = 3;
 
-/// Enough connections to keep one core of the emulator busy while the client has another.
-const CAPACITY_CONNECTIONS: usize = 16;
-const CAPACITY_TIME: Duration = Duration::from_secs(2);
+/// Enough connections to keep one core of the emulator busy while the client has another. With
+/// streams, which pause, it could do more than that.
+const FLOOD_CONNECTIONS: usize = 16;
+const FLOOD_TIME: Duration = Duration::from_secs(2);
+
+/// A lease is a part of the demand that was seen, which falls by half in 30 s. A flood before the
+/// first round, and again after this time, makes one that covers all that the rounds ask for; before
+/// the first it also is the warm-up.
+const FLOOD_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The level that the flood has used up fills in a second.
+const FLOOD_REST: Duration = Duration::from_millis(1_500);
 
 /// Between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -96,40 +119,60 @@ const PROMPT_BYTES: usize = 200;
 // === impl Measured ===
 
 impl Measured {
-    /// Runs so many rounds, of so many requests of each kind each way.
-    pub(super) fn run(rig: &mut Rig, rounds: u32, requests: u32) -> anyhow::Result<Measured> {
+    /// Runs so many rounds, of so many requests for whole answers each way, and fewer streams.
+    pub(super) fn run(rig: &Rig, rounds: u32, requests: u32) -> anyhow::Result<Measured> {
         tell("the emulator's own capacity");
-        let mut capacity_of = BTreeMap::new();
+        let mut capacity = BTreeMap::new();
         for kind in Kind::ALL {
-            capacity_of.insert(kind, capacity(rig.provider, &request(kind, Way::Direct))?);
+            capacity.insert(kind, flood(rig.provider, &request(kind, Way::Direct))?);
         }
-        tell(&format!("warm-up, then {rounds} rounds of {requests} requests"));
         let mut clients = Clients::connect(rig)?;
-        let mut unused = BTreeMap::new();
-        for _ in 0..WARM_UP_ROUNDS {
-            clients.round(rig, requests, &mut unused)?;
-        }
-        let (leased, others) = rig.sidecar.admissions()?;
-        let (start, busy, own) = (now(), machine::busy()?, rig.cpu()?);
-        let mut series = BTreeMap::new();
-        let mut told = start;
-        for round in 0..rounds {
+        tell(&format!("warm-up, then {rounds} rounds of {requests} requests"));
+        let mut flooded = warm_up(rig)?;
+        clients.round(rig, requests, &mut BTreeMap::new())?;
+        let (mut series, mut tally, mut told) = (BTreeMap::new(), Tally::default(), now());
+        for round in 1..=rounds {
+            if flooded.elapsed() > FLOOD_INTERVAL {
+                flooded = warm_up(rig)?;
+            }
+            let before = Tally::read(rig)?;
+            let start = now();
             clients.round(rig, requests, &mut series)?;
-            progress(round, rounds, &mut told);
+            let took = start.elapsed();
+            tally.add(before, Tally::read(rig)?, took);
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = now();
+                tell(&format!("round {round} of {rounds}"));
+            }
         }
-        let elapsed = start.elapsed();
-        let foreign = (machine::busy()? - busy).saturating_sub(rig.cpu()? - own);
         let cores = thread::available_parallelism()?.get();
-        let (leased_now, others_now) = rig.sidecar.admissions()?;
-        let (leased, others) = (leased_now - leased, others_now - others);
+        let foreign = tally.busy.saturating_sub(tally.own);
         Ok(Measured {
             rounds,
             requests,
             series,
-            capacity: capacity_of,
-            leased_share: leased as f64 / (leased + others).max(1) as f64,
-            foreign_load: foreign.as_secs_f64() / elapsed.as_secs_f64() / cores as f64,
+            capacity,
+            leased_share: tally.leased as f64 / (tally.leased + tally.drawn).max(1) as f64,
+            foreign_load: foreign.as_secs_f64() / tally.elapsed.as_secs_f64() / cores as f64,
         })
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn read(rig: &Rig) -> anyhow::Result<Tally> {
+        let (leased, drawn) = rig.sidecar.admissions()?;
+        let (busy, own) = (machine::busy()?, rig.cpu()?);
+        Ok(Tally { leased, drawn, busy, own, elapsed: Duration::ZERO })
+    }
+
+    fn add(&mut self, before: Tally, after: Tally, took: Duration) {
+        self.leased += after.leased - before.leased;
+        self.drawn += after.drawn - before.drawn;
+        self.busy += after.busy - before.busy;
+        self.own += after.own - before.own;
+        self.elapsed += took;
     }
 }
 
@@ -174,6 +217,14 @@ impl Way {
 
 impl Kind {
     pub(super) const ALL: [Kind; 2] = [Kind::Whole, Kind::Stream];
+
+    /// How many of this kind go one way in one turn.
+    const fn of(self, requests: u32) -> u32 {
+        match self {
+            Kind::Whole => requests,
+            Kind::Stream => requests / STREAMS_PART,
+        }
+    }
 }
 
 // === impl Clients ===
@@ -192,6 +243,7 @@ impl Clients {
         series: &mut BTreeMap<(Kind, Way), Series>,
     ) -> anyhow::Result<()> {
         for kind in Kind::ALL {
+            let requests = kind.of(requests);
             for (way, client) in &mut self.0 {
                 let series = series.entry((kind, *way)).or_default();
                 series.turn(client, &request(kind, *way), kind, requests, way.proxy(rig))?;
@@ -243,28 +295,28 @@ pub(super) fn request(kind: Kind, way: Way) -> Vec<u8> {
     format!("POST {path} HTTP/1.1\r\n{HEADERS}content-length: {length}\r\n\r\n{body}").into_bytes()
 }
 
+/// Lets the sidecar have a lease for far more than the rounds ask for; the time when it has one.
+fn warm_up(rig: &Rig) -> anyhow::Result<Instant> {
+    flood(rig.sidecar.listen, &request(Kind::Whole, Way::Sidecar))?;
+    pause(FLOOD_REST);
+    Ok(now())
+}
+
 /// Answers per second over many connections, each in a closed loop.
-fn capacity(address: SocketAddr, request: &[u8]) -> anyhow::Result<f64> {
+fn flood(address: SocketAddr, request: &[u8]) -> anyhow::Result<f64> {
     let start = now();
     let connection = || -> anyhow::Result<u32> {
         let mut client = Client::connect(address)?;
         let mut answers = 0;
-        while start.elapsed() < CAPACITY_TIME {
+        while start.elapsed() < FLOOD_TIME {
             client.ask(request)?;
             answers += 1;
         }
         Ok(answers)
     };
     let answers: anyhow::Result<u32> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..CAPACITY_CONNECTIONS).map(|_| scope.spawn(connection)).collect();
+        let threads: Vec<_> = (0..FLOOD_CONNECTIONS).map(|_| scope.spawn(connection)).collect();
         threads.into_iter().map(|thread| thread.join().expect("a client does not panic")).sum()
     });
     Ok(f64::from(answers?) / start.elapsed().as_secs_f64())
-}
-
-fn progress(round: u32, rounds: u32, told: &mut Instant) {
-    if told.elapsed() >= PROGRESS_INTERVAL {
-        *told = now();
-        tell(&format!("round {} of {rounds}", round + 1));
-    }
 }
