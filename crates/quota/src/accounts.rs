@@ -68,10 +68,17 @@ pub struct Accounts {
     missing: BTreeSet<PodId>,
     missing_floors: BTreeMap<BudgetId, Rate>,
     /// What registered pods brought along; all that may be moved about while pods are missing.
-    known: BTreeMap<BudgetId, Rate>,
+    known: BTreeMap<BudgetId, Known>,
     capacity: BTreeMap<BudgetId, Capacity>,
     pods: BTreeMap<PodId, Account>,
     nonce: Nonce,
+}
+
+/// What registered pods brought along of one budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+struct Known {
+    rate: Rate,
+    caps: Amount,
 }
 
 /// One pod.
@@ -168,7 +175,6 @@ impl Accounts {
     /// A pod that answers with another boot id has restarted: its old run holds nothing any more.
     /// Its Hello proves nothing, because it may be that of a dead run, delayed.
     pub fn register(&mut self, now: Time, pod: &PodId, holdings: &Holdings) -> Registration {
-        let learning = self.learning(now);
         let Some(account) = self.pods.get_mut(pod) else { return Registration::Unasked };
         let challenge = account.challenge.take_if(|asked| asked.nonce == holdings.nonce);
         let Some(Challenge { asked, boot, .. }) = challenge else { return Registration::Unasked };
@@ -188,10 +194,10 @@ impl Accounts {
         }
         account.registered = true;
         let granted = Granted::from_holdings(now, &self.timing, holdings);
-        if learning {
-            for (budget, terms) in &granted.items {
-                *self.known.entry(budget.clone()).or_default() += terms.rate_at(now, &granted);
-            }
+        for (budget, terms) in &granted.items {
+            let known = self.known.entry(budget.clone()).or_default();
+            known.rate += terms.rate_at(now, &granted);
+            known.caps += terms.cap;
         }
         account.grants.push(granted);
         Registration::Accepted
@@ -204,6 +210,14 @@ impl Accounts {
             && version <= account.version
         {
             account.grants.retain(|granted| granted.version >= version);
+        }
+    }
+
+    /// A pod has joined. While the leader before may still act, it may lease to that pod too, so the
+    /// pod belongs on the roster.
+    pub fn joined(&mut self, now: Time, pod: &PodId) {
+        if now < self.quiet_until {
+            self.missing.insert(pod.clone());
         }
     }
 
@@ -252,9 +266,10 @@ impl Accounts {
         self.pods.values().map(|account| account.charge(now, budget).0).sum()
     }
 
-    /// What may be held in local levels of a budget.
+    /// What may be held in local levels of a budget, those of missing pods included.
     pub fn caps(&self, now: Time, budget: &BudgetId) -> Amount {
-        self.pods.values().map(|account| account.charge(now, budget).1).sum()
+        let charged = self.pods.values().map(|account| account.charge(now, budget).1).sum();
+        self.lost_caps(now, budget) + charged
     }
 
     /// The floors promised of a budget and not yet surely over.
@@ -312,7 +327,7 @@ impl Accounts {
         }
         if self.learning(now) {
             let known = self.known.get(budget).copied().unwrap_or_default();
-            return known.min(capacity.rate);
+            return known.rate.min(capacity.rate);
         }
         capacity.rate - self.lost_floors(now, budget)
     }
@@ -325,22 +340,32 @@ impl Accounts {
         self.missing_floors.get(budget).copied().unwrap_or_default()
     }
 
+    /// What the levels of missing pods may still hold: all that no registered pod brought along. A
+    /// level lives as long as its floor.
+    fn lost_caps(&self, now: Time, budget: &BudgetId) -> Amount {
+        let floors = self.missing_floors.get(budget).is_some_and(|floors| !floors.is_zero());
+        let until = if floors { self.floors_until } else { self.learn_until };
+        if self.missing.is_empty() || now >= until {
+            return Amount::ZERO;
+        }
+        let capacity = self.capacity.get(budget).copied().unwrap_or_default();
+        let known = self.known.get(budget).copied().unwrap_or_default();
+        capacity.caps - known.caps
+    }
+
     /// As much of `wanted` as the pod may be granted: what it may hold anyway, and the room.
     fn permitted(&self, now: Time, pod: &PodId, budget: &BudgetId, wanted: Terms) -> Terms {
         let capacity = self.capacity.get(budget).copied().unwrap_or_default();
         let (own_rate, own_cap, own_floor) = self.charge_of(now, pod, budget);
         let rate = wanted.rate.min(own_rate + self.room(now, budget)).min(capacity.rate);
-        let caps_room =
-            if self.learning(now) { Amount::ZERO } else { capacity.caps - self.caps(now, budget) };
+        let caps_room = capacity.caps - self.caps(now, budget);
         let floors_room =
             capacity.floors - self.floors(now, budget) - self.lost_floors(now, budget);
         let floors_room = if self.learning(now) { Rate::ZERO } else { floors_room };
-        Terms {
-            rate,
-            cap: wanted.cap.min(own_cap + caps_room),
-            floor: wanted.floor.min(own_floor + floors_room).min(rate),
-            ..wanted
-        }
+        let floor = wanted.floor.min(own_floor + floors_room).min(rate);
+        // A level without a floor ends with its lease.
+        let floor_ttl = if floor.is_zero() { Duration::ZERO } else { wanted.floor_ttl };
+        Terms { rate, cap: wanted.cap.min(own_cap + caps_room), floor, floor_ttl, ..wanted }
     }
 
     /// Forgets grants that have surely ended.
@@ -400,3 +425,6 @@ impl GrantedTerms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
