@@ -9,15 +9,16 @@
 
 mod accounts;
 mod answer;
+mod class;
 mod config;
 mod draw;
 mod estimate;
 mod flow;
 mod lane;
 mod levels;
-mod min_share;
 mod reservations;
 mod tag;
+mod waiting;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,9 +38,10 @@ pub use crate::queue::answer::{Denied, Place};
 pub use crate::queue::config::{Config, Terms};
 pub use crate::queue::draw::{Draw, FlowKey};
 pub use crate::queue::levels::Levels;
+pub use crate::queue::waiting::Waiting;
 
-/// Draws that wait at once. At some 500 bytes each this is 50 MiB, a tenth of what the allocator may
-/// use (`leases.md` 6, goal 11), and ten for each of 10,000 sidecars.
+/// Draws that wait at once: ten for each of 10,000 sidecars. At about a KiB each they take a fifth of
+/// the memory that the allocator may use.
 pub const WAITING_MAX: usize = 100_000;
 /// What a draw is told that finds the queue full: about as long as a busy queue needs to get shorter.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -57,19 +59,10 @@ pub struct FairQueue<K> {
     lane_of: BTreeMap<BudgetId, u64>,
     places: BTreeMap<K, (Line, Order)>,
     deadlines: BTreeSet<(Time, K)>,
+    /// Sets of budgets that draws have named. The policy's limits bound how many there are.
+    sets: BTreeSet<Budgets>,
     /// Names lanes and keeps the order of arrival.
     counter: u64,
-}
-
-/// What waits of one class, workload and budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// How many draws.
-    pub count: usize,
-    /// What they take of the budget.
-    pub cost: Amount,
-    /// Since when the oldest waits.
-    pub oldest: Time,
 }
 
 /// Where a draw stands.
@@ -90,6 +83,7 @@ impl<K> Default for FairQueue<K> {
             lane_of: BTreeMap::new(),
             places: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            sets: BTreeSet::new(),
             counter: 0,
         }
     }
@@ -107,6 +101,7 @@ impl<K: Ord + Clone> FairQueue<K> {
         self.rules.configure(config);
         let budgets = &self.rules.config.budgets;
         self.lane_of.retain(|id, _| budgets.contains_key(id));
+        self.sets.retain(|set| set.iter().all(|id| budgets.contains_key(id)));
         let used: BTreeSet<u64> = self.lane_of.values().copied().collect();
         self.lanes.retain(|id, _| used.contains(id) || *id == LANE_OF_NONE);
         for lane in self.lanes.values_mut() {
@@ -221,7 +216,7 @@ impl<K: Ord + Clone> FairQueue<K> {
         let mut waiting: BTreeMap<_, Waiting> = BTreeMap::new();
         for ((class, flow), line) in self.lanes.values().flat_map(Lane::lines) {
             let Some(oldest) = line.oldest() else { continue };
-            for (budget, cost) in line.cost() {
+            for (budget, cost) in line.costs() {
                 let cost = Amount::from_micros(u64::try_from(*cost).unwrap_or(u64::MAX));
                 let more = Waiting { count: line.len(), cost, oldest };
                 waiting
@@ -268,7 +263,7 @@ impl<K: Ord + Clone> FairQueue<K> {
 
     fn insert(&mut self, draw: Draw<K>) {
         let lane_id = self.lane_for(&draw.vector);
-        let budgets: Budgets = draw.vector.keys().cloned().collect();
+        let budgets = self.budgets(&draw.vector);
         self.counter += 1;
         let order = Order { seq: self.counter, ..Order::last(&draw) };
         let line =
@@ -277,6 +272,17 @@ impl<K: Ord + Clone> FairQueue<K> {
         self.deadlines.insert((draw.deadline, draw.key.clone()));
         let lane = self.lanes.entry(lane_id).or_default();
         lane.push(&self.rules, &budgets, order, draw);
+    }
+
+    /// The set of a vector's budgets, the same one for all draws that name them.
+    fn budgets(&mut self, vector: &Vector) -> Budgets {
+        let budgets: Vec<BudgetId> = vector.keys().cloned().collect();
+        if let Some(known) = self.sets.get(&budgets[..]) {
+            return known.clone();
+        }
+        let budgets = Budgets::from(budgets);
+        self.sets.insert(budgets.clone());
+        budgets
     }
 
     /// The lane of a vector. Lanes that the vector joins become one.
@@ -307,16 +313,6 @@ impl<K: Ord + Clone> FairQueue<K> {
         self.counter += 1;
         self.lane_of.extend(vector.keys().map(|id| (id.clone(), self.counter)));
         self.counter
-    }
-}
-
-// === impl Waiting ===
-
-impl Waiting {
-    fn add(&mut self, more: &Waiting) {
-        self.count += more.count;
-        self.cost += more.cost;
-        self.oldest = self.oldest.min(more.oldest);
     }
 }
 

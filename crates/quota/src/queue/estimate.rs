@@ -11,8 +11,8 @@ use crate::budget::BudgetId;
 use crate::queue::accounts;
 use crate::queue::config::Terms;
 use crate::queue::draw::Draw;
-use crate::queue::flow::{Budgets, Flow, Order};
-use crate::queue::lane::{Lane, Rules};
+use crate::queue::flow::{Flow, Line, Order};
+use crate::queue::lane::{FlowId, Lane, Rules};
 use crate::queue::levels::Levels;
 use crate::queue::reservations::{missing, wanted};
 use crate::queue::tag::{Stretch, Tag};
@@ -40,9 +40,21 @@ struct Ahead {
     count: usize,
 }
 
-/// A part of a whole, in 2^-20 of it.
-#[derive(Clone, Copy, Debug)]
-struct Part(u128);
+/// What comes before a draw in its own line, and where its service will begin in virtual time.
+struct OwnLine {
+    count: usize,
+    cost: BTreeMap<BudgetId, u128>,
+    start: Tag,
+}
+
+/// What of the work of other workloads is done before virtual time reaches a draw.
+#[derive(Debug, Default)]
+struct Work {
+    whole: Duration,
+    before: Duration,
+    /// Of that, what is of the draw's class and not done by guarantee.
+    of_class: Duration,
+}
 
 /// One draw and the lane it comes to.
 pub(super) struct Outlook<'a, K, L> {
@@ -122,73 +134,93 @@ impl<K, L: Levels> Outlook<'_, K, L> {
         missing.time_at(self.levels.rate(id)).unwrap_or_default()
     }
 
-    /// What comes before `draw`: higher classes, its own line, and of each workload of its class as
-    /// much as is served before virtual time reaches it (in proportion from all that waits there).
+    /// What comes before `draw`: higher classes, its own line, and what virtual time lets other
+    /// workloads of its class value do before (of all that they take, in proportion to the work).
     fn ahead(&self, draw: &Draw<K>) -> Ahead {
-        let mut ahead = Ahead::default();
         let value = self.rules.band(&draw.class).value;
         let id = (draw.class.clone(), draw.flow.clone());
-        let start = match self.lane.flows.get(&id) {
-            Some(flow) => self.own_line(flow, draw, &mut ahead),
-            None => self.lane.clock(value),
-        };
-        for (other, flow) in self.lane.flows.iter().filter(|(other, _)| **other != id) {
-            let part = match flow.band.value.cmp(&value) {
-                Ordering::Less => continue,
-                Ordering::Greater => Part::ALL,
-                Ordering::Equal => {
-                    let served = (start - self.lane.start(flow)).work(flow.terms.weight);
-                    Part::of(served, flow.work)
-                }
-            };
-            for line in flow.lines.values() {
-                ahead.count +=
-                    usize::try_from(part.of_sum(line.len() as u128)).unwrap_or(usize::MAX);
-                for (budget, cost) in line.cost() {
-                    let cost = part.of_sum(*cost);
-                    *ahead.all.entry(budget.clone()).or_default() += cost;
-                    if other.0 == draw.class && !has_guarantee(&flow.terms) {
-                        *ahead.class.entry(budget.clone()).or_default() += cost;
-                    }
-                }
+        let own = self.lane.flows.get(&id);
+        let line = self.own_line(own, value, draw);
+        let work = self.work(&id, value, line.start);
+        let own_is_guaranteed = own.is_some_and(|flow| has_guarantee(&flow.terms));
+
+        let mut ahead = Ahead { count: line.count, flow: line.cost, ..Ahead::default() };
+        let own_count = own.map_or(0, |flow| flow.lines.values().map(Line::len).sum());
+        let mut peers = 0;
+        for class in self.lane.classes.values() {
+            match class.band.value.cmp(&value) {
+                Ordering::Greater => ahead.count += class.count,
+                Ordering::Equal => peers += class.count,
+                Ordering::Less => {}
             }
+        }
+        ahead.count += usize::try_from(part((peers - own_count) as u128, work.before, work.whole))
+            .unwrap_or(usize::MAX);
+        for budget in draw.vector.keys() {
+            let (higher, peers) = self.waiting(budget, value);
+            let of_own =
+                own.map_or(0, |flow| flow.lines.values().map(|line| line.cost(budget)).sum());
+            let line = of(&ahead.flow, budget);
+            let before = part(peers - of_own, work.before, work.whole);
+            ahead.all.insert(budget.clone(), higher + before + line);
+            let of_class = part(peers - of_own, work.of_class, work.whole);
+            let line = if own_is_guaranteed { 0 } else { line };
+            ahead.class.insert(budget.clone(), of_class + line);
         }
         ahead
     }
 
-    /// Counts what comes before `order` in its own line; returns where its service will begin.
-    fn own_line(&self, flow: &Flow<K>, draw: &Draw<K>, ahead: &mut Ahead) -> Tag {
-        let mut start = self.lane.start(flow);
-        if flow.is_idle() {
-            start = start.max(self.lane.clock(flow.band.value));
+    /// What waits for `budget` in classes above `value`, and in those of that value.
+    fn waiting(&self, budget: &BudgetId, value: i32) -> (u128, u128) {
+        let (mut higher, mut equal) = (0, 0);
+        for class in self.lane.classes.values() {
+            match class.band.value.cmp(&value) {
+                Ordering::Greater => higher += class.cost(budget),
+                Ordering::Equal => equal += class.cost(budget),
+                Ordering::Less => {}
+            }
         }
-        let budgets: Budgets = draw.vector.keys().cloned().collect();
-        let Some(line) = flow.lines.get(&budgets) else { return start };
+        (higher, equal)
+    }
+
+    fn own_line(&self, flow: Option<&Flow<K>>, value: i32, draw: &Draw<K>) -> OwnLine {
+        let clock = self.lane.clock(value);
+        let Some(flow) = flow else {
+            return OwnLine { count: 0, cost: BTreeMap::new(), start: clock };
+        };
+        let start = self.lane.start(flow);
+        let start = if flow.is_idle() { start.max(clock) } else { start };
+        let budgets: Vec<BudgetId> = draw.vector.keys().cloned().collect();
+        let Some(line) = flow.lines.get(&budgets[..]) else {
+            return OwnLine { count: 0, cost: BTreeMap::new(), start };
+        };
         let (count, cost, work) = line.before(&Order::last(draw));
-        ahead.count = count;
-        ahead.all = cost.clone();
-        if !has_guarantee(&flow.terms) {
-            ahead.class = cost.clone();
+        OwnLine { count, cost, start: start + Stretch::of(work, flow.terms.weight) }
+    }
+
+    /// The work of all workloads of this class value but `own`.
+    fn work(&self, own: &FlowId, value: i32, until: Tag) -> Work {
+        let mut work = Work::default();
+        for (id, flow) in &self.lane.flows {
+            if flow.band.value != value || flow.is_idle() || id == own {
+                continue;
+            }
+            let turn = until - self.lane.start(flow);
+            let before = turn.work(flow.terms.weight).min(flow.work);
+            work.whole += flow.work;
+            work.before += before;
+            if id.0 == own.0 && !has_guarantee(&flow.terms) {
+                work.of_class += before;
+            }
         }
-        ahead.flow = cost;
-        start + Stretch::of(work, flow.terms.weight)
+        work
     }
 }
 
-// === impl Part ===
-
-impl Part {
-    const ALL: Part = Part(Part::WHOLE);
-    const WHOLE: u128 = 1 << 20;
-
-    fn of(part: Duration, whole: Duration) -> Part {
-        let whole = whole.as_nanos().max(1);
-        Part(part.as_nanos().min(whole) * Part::WHOLE / whole)
-    }
-
-    fn of_sum(self, sum: u128) -> u128 {
-        sum * self.0 / Part::WHOLE
-    }
+/// `whole`, as much of it as `done` is of `work`.
+fn part(whole: u128, done: Duration, work: Duration) -> u128 {
+    const ONE: u128 = 1 << 20;
+    whole * (done.as_nanos() * ONE / work.as_nanos().max(1)) / ONE
 }
 
 fn has_guarantee(terms: &Terms) -> bool {

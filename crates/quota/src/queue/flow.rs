@@ -158,9 +158,14 @@ impl<K> Line<K> {
         self.ages.first().map(|(queued_at, _)| *queued_at)
     }
 
-    /// What all its draws take.
-    pub(super) fn cost(&self) -> &BTreeMap<BudgetId, u128> {
+    /// What all its draws take, in millionths.
+    pub(super) fn costs(&self) -> &BTreeMap<BudgetId, u128> {
         &self.cost
+    }
+
+    /// What all its draws take of `budget`.
+    pub(super) fn cost(&self, budget: &BudgetId) -> u128 {
+        self.cost.get(budget).copied().unwrap_or_default()
     }
 
     /// What comes before `order`: how many draws, their cost and their work.

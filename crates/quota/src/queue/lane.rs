@@ -10,11 +10,11 @@ use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::policy::Name;
 use crate::queue::accounts::Accounts;
+use crate::queue::class::Class;
 use crate::queue::config::{Band, Config};
 use crate::queue::draw::{Draw, FlowKey};
 use crate::queue::flow::{Budgets, Flow, Line, Order};
 use crate::queue::levels::Levels;
-use crate::queue::min_share::MinShare;
 use crate::queue::reservations::Fit;
 use crate::queue::tag::{Stretch, Tag};
 use crate::queue::walk::{Head, Turn, View, Walk};
@@ -44,10 +44,9 @@ pub(super) struct Rules {
 #[derive(Clone, Debug)]
 pub(super) struct Lane<K> {
     pub(super) flows: BTreeMap<FlowId, Flow<K>>,
-    pub(super) shares: BTreeMap<Name, MinShare>,
+    pub(super) classes: BTreeMap<Name, Class>,
     /// The virtual time of each class value.
     clocks: BTreeMap<i32, Tag>,
-    waiting: usize,
 }
 
 // === impl Rules ===
@@ -71,12 +70,7 @@ impl Rules {
 
 impl<K> Default for Lane<K> {
     fn default() -> Lane<K> {
-        Lane {
-            flows: BTreeMap::new(),
-            shares: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            waiting: 0,
-        }
+        Lane { flows: BTreeMap::new(), classes: BTreeMap::new(), clocks: BTreeMap::new() }
     }
 }
 
@@ -84,9 +78,8 @@ impl<K> Lane<K> {
     pub(super) fn push(&mut self, rules: &Rules, budgets: &Budgets, order: Order, draw: Draw<K>) {
         let work = rules.config.work(&draw.vector);
         let band = rules.band(&draw.class);
-        let share = self.shares.entry(draw.class.clone()).or_insert_with(|| MinShare::new(band));
-        share.arrive(&**budgets);
-        self.waiting += 1;
+        let class = self.classes.entry(draw.class.clone()).or_insert_with(|| Class::new(band));
+        class.arrive(&draw.vector);
         let flow = self.flow((draw.class.clone(), draw.flow.clone()), rules);
         flow.push(budgets, order, draw, work);
     }
@@ -99,7 +92,7 @@ impl<K> Lane<K> {
         order: &Order,
     ) -> Option<Draw<K>> {
         let draw = self.flows.get_mut(id)?.remove(budgets, order)?;
-        self.left(&id.0, budgets);
+        self.left(&draw);
         Some(draw)
     }
 
@@ -124,7 +117,7 @@ impl<K> Lane<K> {
 
     /// When something could be granted that cannot now; [`Time::NEVER`] if time alone does not help.
     pub(super) fn next_wakeup(&self, now: Time, levels: &impl Levels, rules: &Rules) -> Time {
-        if self.waiting == 0 {
+        if self.is_empty() {
             return Time::NEVER;
         }
         let view = View { now, lane: self, rules };
@@ -162,10 +155,9 @@ impl<K> Lane<K> {
 
     /// Takes over everything of another lane, which turned out to be one with this.
     pub(super) fn absorb(&mut self, other: Lane<K>) {
-        self.waiting += other.waiting;
-        for (class, share) in other.shares {
-            let band = share.band;
-            self.shares.entry(class).or_insert_with(|| MinShare::new(band)).absorb(share);
+        for (name, class) in other.classes {
+            let band = class.band;
+            self.classes.entry(name).or_insert_with(|| Class::new(band)).absorb(class);
         }
         for (id, mut theirs) in other.flows {
             // Their virtual time is moved to where ours is.
@@ -180,14 +172,18 @@ impl<K> Lane<K> {
 
     /// Adopts a changed policy. Classes keep what they are owed, workloads their place.
     pub(super) fn configure(&mut self, rules: &Rules) {
+        let clocks = &self.clocks;
+        let clock = |band: Band| clocks.get(&band.value).copied().unwrap_or_default();
         for ((class, key), flow) in &mut self.flows {
-            flow.band = rules.band(class);
+            let band = rules.band(class);
+            flow.shift(clock(band) - clock(flow.band));
+            flow.band = band;
             flow.terms = rules.config.flows.get(key).cloned().unwrap_or_default();
         }
-        let classes = &rules.config.classes;
-        self.shares.retain(|class, share| share.is_awaited() || classes.contains_key(class));
-        for (class, share) in &mut self.shares {
-            share.band = rules.band(class);
+        let configured = &rules.config.classes;
+        self.classes.retain(|name, class| class.count > 0 || configured.contains_key(name));
+        for (name, class) in &mut self.classes {
+            class.band = rules.band(name);
         }
     }
 
@@ -209,7 +205,7 @@ impl<K> Lane<K> {
 
     /// True if a class of a higher value waits for `budget`.
     pub(super) fn contended(&self, value: i32, budget: &BudgetId) -> bool {
-        self.shares.values().any(|share| share.band.value > value && share.waits_for(budget))
+        self.classes.values().any(|class| class.band.value > value && class.waits_for(budget))
     }
 
     pub(super) fn clock(&self, value: i32) -> Tag {
@@ -233,7 +229,7 @@ impl<K> Lane<K> {
         rules: &mut Rules,
         granted: &mut Vec<Draw<K>>,
     ) {
-        if self.waiting == 0 {
+        if self.is_empty() {
             return;
         }
         let mut walk = Walk::begin(View { now, lane: self, rules });
@@ -274,7 +270,7 @@ impl<K> Lane<K> {
         }
         rules.accounts.take(now, &head.flow.1, &flow.terms, &draw.vector);
         self.share_out(turn, value, &head.flow.0, &draw.vector);
-        self.left(&head.flow.0, &head.budgets);
+        self.left(&draw);
         draw
     }
 
@@ -298,20 +294,23 @@ impl<K> Lane<K> {
         if turn == Turn::MinShare {
             contended.extend(vector.keys().filter(|id| self.contended(value, id)));
         }
-        for (other, share) in &mut self.shares {
-            if other == class {
-                share.pay(vector, |id| contended.contains(&id));
+        for (name, other) in &mut self.classes {
+            if name == class {
+                other.pay(vector, |id| contended.contains(&id));
             } else {
-                share.accrue(vector);
+                other.accrue(vector);
             }
         }
     }
 
-    fn left(&mut self, class: &Name, budgets: &Budgets) {
-        self.waiting -= 1;
-        if let Some(share) = self.shares.get_mut(class) {
-            share.leave(&**budgets);
+    fn left(&mut self, draw: &Draw<K>) {
+        if let Some(class) = self.classes.get_mut(&draw.class) {
+            class.leave(&draw.vector);
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.classes.values().all(|class| class.count == 0)
     }
 
     /// The flow `id`; one that waited for nothing does not come back with time saved up.

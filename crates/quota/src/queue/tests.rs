@@ -532,6 +532,19 @@ fn a_changed_policy_keeps_what_waits_and_returns_what_lost_its_budget() {
 }
 
 #[test]
+fn a_class_that_moves_up_takes_its_workloads_along() {
+    let mut rig = Rig::new(&[("a", 0), ("b", 1)], &[(rpm(), 60)]);
+    rig.drain();
+    backlog(&mut rig, "old", "a", 100, (rpm(), 1));
+    rig.run(50 * SECOND);
+    // The virtual time of the other class has not moved yet.
+    rig = rig.class("a", |a| a.value = 1);
+    backlog(&mut rig, "new", "b", 100, (rpm(), 1));
+    let granted = rig.run(20 * SECOND);
+    assert!((9..=11).contains(&count(&granted, "old")), "{}", count(&granted, "old"));
+}
+
+#[test]
 fn a_full_queue_refuses() {
     let mut rig = Rig::new(&[("a", 0)], &[(rpm(), 60)]);
     rig.drain();

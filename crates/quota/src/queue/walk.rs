@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use crate::charge::Vector;
 use crate::policy::Name;
 use crate::queue::accounts::Standing;
-use crate::queue::flow::Budgets;
+use crate::queue::draw::FlowKey;
+use crate::queue::flow::{Budgets, Flow, Line};
 use crate::queue::lane::{FlowId, Lane, Rules};
 use crate::queue::levels::Levels;
 use crate::queue::reservations::{Fit, Reservations};
@@ -81,12 +82,22 @@ impl<K> Clone for View<'_, K> {
 impl<K> Copy for View<'_, K> {}
 
 impl<K> View<'_, K> {
-    /// The rank of the first draw of a line; if its workload is above a ceiling, until when.
+    /// The rank of the first draw of a line; if its workload is above a ceiling, until when. `None` if
+    /// the line has ended.
     fn rank(self, id: &FlowId, budgets: &Budgets) -> Option<Result<Rank, Time>> {
         let flow = self.lane.flows.get(id)?;
-        let (order, _) = flow.lines.get(budgets)?.head()?;
-        let accounts = &self.rules.accounts;
-        let standing = accounts.standing(self.now, &id.1, &flow.terms, &**budgets);
+        self.rank_of(&id.1, flow, budgets, flow.lines.get(budgets)?)
+    }
+
+    fn rank_of(
+        self,
+        key: &FlowKey,
+        flow: &Flow<K>,
+        budgets: &Budgets,
+        line: &Line<K>,
+    ) -> Option<Result<Rank, Time>> {
+        let (order, _) = line.head()?;
+        let standing = self.rules.accounts.standing(self.now, key, &flow.terms, &**budgets);
         Some(match standing {
             Standing::Over(until) => Err(until),
             Standing::Guaranteed | Standing::Between => Ok(Rank {
@@ -101,10 +112,10 @@ impl<K> View<'_, K> {
     /// True if the class of `head` is owed of every budget that a higher class would take instead.
     /// Where no higher class waits, nothing is owed and nothing needs to be.
     fn is_owed(self, head: &Head, value: i32) -> bool {
-        let Some(share) = self.lane.shares.get(&head.flow.0) else { return false };
+        let Some(class) = self.lane.classes.get(&head.flow.0) else { return false };
         let contended = |id: &&_| self.lane.contended(value, id);
         let mut contended = head.budgets.iter().filter(contended).peekable();
-        contended.peek().is_some() && contended.all(|budget| share.is_owed(budget))
+        contended.peek().is_some() && contended.all(|budget| class.is_owed(budget))
     }
 }
 
@@ -119,12 +130,23 @@ impl Walk {
             open: BTreeSet::new(),
             permitted_at: Time::NEVER,
         };
-        for (id, flow) in &view.lane.flows {
-            for budgets in flow.lines.keys() {
-                walk.offer(view, id, budgets);
-                if !walk.open.contains(budgets) {
-                    walk.open.insert(budgets.clone());
+        // Workloads are sorted by class, so that each class makes one heap at once.
+        let mut heads = Vec::new();
+        let mut flows = view.lane.flows.iter().peekable();
+        while let Some((id, flow)) = flows.next() {
+            for (budgets, line) in &flow.lines {
+                walk.open(budgets);
+                match view.rank_of(&id.1, flow, budgets, line) {
+                    Some(Ok(rank)) => {
+                        let head = Head { rank, flow: id.clone(), budgets: budgets.clone() };
+                        heads.push(Reverse(head));
+                    }
+                    Some(Err(until)) => walk.permitted_at = walk.permitted_at.min(until),
+                    None => {}
                 }
+            }
+            if flows.peek().is_none_or(|(next, _)| next.0 != id.0) && !heads.is_empty() {
+                walk.heads.insert(id.0.clone(), std::mem::take(&mut heads).into());
             }
         }
         walk
@@ -179,6 +201,12 @@ impl Walk {
     /// When the first workload that was passed over for its ceiling is below it again.
     pub(super) fn permitted_at(&self) -> Time {
         self.permitted_at
+    }
+
+    fn open(&mut self, budgets: &Budgets) {
+        if !self.open.contains(budgets) {
+            self.open.insert(budgets.clone());
+        }
     }
 
     /// Puts the first draw of a line into the walk, unless its workload is above a ceiling.

@@ -279,11 +279,12 @@ proptest! {
         draws in sizes(1_000),
         percent in 1..30u32,
     ) {
+        const ROUNDS: usize = 12;
         let mut rig = Rig::new(&CLASSES, &[(tpm(), 60_000)])
             .class("low", |low| low.min_share_percent = percent);
         rig.drain();
         let mut size = BTreeMap::new();
-        for round in 0..40 {
+        for round in 0..ROUNDS {
             for (number, (high, tokens)) in draws.iter().enumerate() {
                 let (flow, class) = if *high { ("h", "high") } else { ("l", "low") };
                 let key = format!("{flow}{}", round * 1_000 + number);
@@ -291,15 +292,15 @@ proptest! {
                 size.insert(key, *tokens);
             }
         }
+        let low_count = draws.iter().filter(|(high, _)| !high).count();
+        let mut waiting = [(draws.len() - low_count) * ROUNDS, low_count * ROUNDS];
         let (mut low, mut all, mut in_a_row) = (0, 0, 0);
         let largest = draws.iter().map(|(_, tokens)| *tokens).max().unwrap();
         for _ in 0..2_000 {
             rig.wait(SECOND / 10);
             for key in rig.dispatch() {
-                let backlogged = |class: &str| {
-                    rig.queue.waiting().keys().any(|(of, ..)| &**of == class)
-                };
-                if !backlogged("high") || !backlogged("low") {
+                waiting[usize::from(key.starts_with('l'))] -= 1;
+                if waiting.contains(&0) {
                     return Ok(());
                 }
                 all += size[&key];

@@ -1,4 +1,4 @@
-//! What a class has got of its minimum share.
+//! A class in a lane: what waits, and what it is owed of its minimum share.
 
 use std::collections::BTreeMap;
 
@@ -6,41 +6,55 @@ use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::queue::config::Band;
 
-/// What a class has got of its minimum share, per budget.
+/// A class in a lane: what waits, and what it is owed of its minimum share.
 ///
-/// Counted in work, not in time: of everything that is granted of a budget, `percent` is owed to the
-/// class while it waits for that budget. So the share is right whatever the budget's rate is at the
-/// moment, and it holds for slots as well. Never more is owed than the draw that was granted last: a
-/// class that was kept waiting is not paid back in a row, and one above it waits for one admission.
+/// What is owed is counted in work, not in time: of everything that others are granted of a budget,
+/// its percentage is owed to the class while it waits for that budget. So the share is right whatever
+/// the budget's rate is at the moment, and it holds for slots as well. Never more is owed than the
+/// draw that was granted last: a class that was kept waiting is not paid back in a row, and one above
+/// it waits for one admission.
 #[derive(Clone, Debug)]
-pub(super) struct MinShare {
-    /// The class.
+pub(super) struct Class {
     pub(super) band: Band,
+    /// How many draws wait.
+    pub(super) count: usize,
+    waiting: BTreeMap<BudgetId, Waits>,
     /// In hundredths of a millionth; below zero where the last draw was larger than what was owed.
     owed: BTreeMap<BudgetId, i128>,
-    waiting: BTreeMap<BudgetId, usize>,
 }
 
-// === impl MinShare ===
+/// What waits for one budget.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    count: usize,
+    cost: u128,
+}
 
-impl MinShare {
-    pub(super) fn new(band: Band) -> MinShare {
-        MinShare { band, owed: BTreeMap::new(), waiting: BTreeMap::new() }
+// === impl Class ===
+
+impl Class {
+    pub(super) fn new(band: Band) -> Class {
+        Class { band, count: 0, waiting: BTreeMap::new(), owed: BTreeMap::new() }
     }
 
-    /// One more draw of the class waits for these budgets.
-    pub(super) fn arrive<'a>(&mut self, budgets: impl IntoIterator<Item = &'a BudgetId>) {
-        for budget in budgets {
-            *self.waiting.entry(budget.clone()).or_default() += 1;
+    /// One more draw of the class waits.
+    pub(super) fn arrive(&mut self, vector: &Vector) {
+        self.count += 1;
+        for (budget, amount) in vector {
+            let waits = self.waiting.entry(budget.clone()).or_default();
+            waits.count += 1;
+            waits.cost += u128::from(amount.micros());
         }
     }
 
-    /// One draw less waits for them.
-    pub(super) fn leave<'a>(&mut self, budgets: impl IntoIterator<Item = &'a BudgetId>) {
-        for budget in budgets {
-            let Some(count) = self.waiting.get_mut(budget) else { continue };
-            *count -= 1;
-            if *count == 0 {
+    /// One draw less waits.
+    pub(super) fn leave(&mut self, vector: &Vector) {
+        self.count -= 1;
+        for (budget, amount) in vector {
+            let Some(waits) = self.waiting.get_mut(budget) else { continue };
+            waits.count -= 1;
+            waits.cost -= u128::from(amount.micros());
+            if waits.count == 0 {
                 self.waiting.remove(budget);
                 // A share is for who waits: it is not saved up.
                 self.owed.entry(budget.clone()).and_modify(|owed| *owed = (*owed).min(0));
@@ -53,9 +67,9 @@ impl MinShare {
         self.waiting.contains_key(budget)
     }
 
-    /// True if any draw of the class waits.
-    pub(super) fn is_awaited(&self) -> bool {
-        !self.waiting.is_empty()
+    /// What its draws take of `budget`, in millionths.
+    pub(super) fn cost(&self, budget: &BudgetId) -> u128 {
+        self.waiting.get(budget).map_or(0, |waits| waits.cost)
     }
 
     /// Another class got `vector`.
@@ -87,11 +101,10 @@ impl MinShare {
         }
     }
 
-    /// Adds what another has counted on other budgets.
-    pub(super) fn absorb(&mut self, other: MinShare) {
+    /// Adds the same class of another lane.
+    pub(super) fn absorb(&mut self, other: Class) {
+        self.count += other.count;
         self.owed.extend(other.owed);
-        for (budget, count) in other.waiting {
-            *self.waiting.entry(budget).or_default() += count;
-        }
+        self.waiting.extend(other.waiting);
     }
 }
