@@ -77,8 +77,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// What has run for so long is taken for sound again.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
 
-/// How often files that come or go are looked for. Changes within files are the allocator's to see.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether files have changed: a new policy is in force within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Example, policy/openai.yaml:
@@ -121,7 +121,9 @@ async fn serve(args: &Args, kept: &mut Vec<Kept>) -> anyhow::Result<ExitCode> {
     let state = state_directory(args.state.as_deref())?;
     std::fs::create_dir_all(&state)
         .with_context(|| format!("state directory {} cannot be made", state.display()))?;
-    let mut mirror = Mirror::new(&args.policy, &state.join("policy"), &args.namespace, labels)?;
+    let mut mirror =
+        Mirror::new(&args.policy, &state.join("policy-links"), &args.namespace, labels)?;
+    mirror.is_stale();
     let policy = mirror.refresh()?;
     if policy.providers.is_empty() {
         bail!("{} holds no LLMProvider: see the example in weir run --help", args.policy.display());
@@ -156,18 +158,23 @@ async fn serve(args: &Args, kept: &mut Vec<Kept>) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Keeps the mirror as the policy's directory is. What is wrong is said once.
+/// Keeps the mirror as the policy's directory is, and says what is wrong with it.
 async fn look(mirror: &mut Mirror) -> anyhow::Result<ExitCode> {
-    let mut said = String::new();
+    let mut is_sound = true;
     loop {
         sleep(LOOK_EVERY).await;
-        let problem = mirror.refresh().err().map(|error| format!("{error:#}")).unwrap_or_default();
-        if problem != said && !problem.is_empty() {
-            tell(&format!("{problem}\nThe policy from before stays in force."));
-        } else if problem != said {
-            tell("The policy is sound again, and in force.");
+        if !mirror.is_stale() {
+            continue;
         }
-        said = problem;
+        let was_sound = std::mem::replace(&mut is_sound, true);
+        match mirror.refresh() {
+            Err(error) => {
+                is_sound = false;
+                tell(&format!("{error}\nThe policy from before stays in force."));
+            }
+            Ok(_) if was_sound => tell("The policy has changed, and is in force."),
+            Ok(_) => tell("The policy is sound again, and in force."),
+        }
     }
 }
 

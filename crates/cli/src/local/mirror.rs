@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crds::directory::MAX_FILE_BYTES;
 use crds::problem::Problem;
@@ -22,9 +23,16 @@ pub(crate) struct Mirror {
     directory: PathBuf,
     namespace: String,
     labels: BTreeMap<String, String>,
+    /// The files as they were when they were looked at last.
+    seen: BTreeMap<String, Mark>,
+    /// The files as they were when their links were made.
+    linked: BTreeMap<String, Mark>,
     /// What was said of the policy last.
     said: BTreeSet<String>,
 }
+
+/// What tells one version of a file from another without reading it.
+type Mark = (PathBuf, Option<SystemTime>, u64);
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -40,28 +48,38 @@ pub(crate) enum Error {
 /// Sorts after what people call their files, and says where it is from.
 const IMPLICIT: &str = "zz-weir-run-implicit-quota.yaml";
 
+/// A link before it has its name.
+const NEXT: &str = "next-link";
+
 /// What a quota's lists may hold (`crds::quota`).
 const MAX_ENTRIES: usize = 32;
 
 // === impl Mirror ===
 
 impl Mirror {
-    /// Of `source`, in `directory`, which is made anew.
+    /// Of `source`, in `directory`, without what an earlier one has left there.
     pub(crate) fn new(
         source: &Path,
         directory: &Path,
         namespace: &str,
         labels: BTreeMap<String, String>,
     ) -> Result<Mirror, Error> {
-        let source = source.canonicalize().map_err(|error| failed(source, "read")(error))?;
-        if let Err(error) = fs::remove_dir_all(directory)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed(directory, "emptied")(error));
-        }
+        let source = source.canonicalize().map_err(failed(source, "read"))?;
         fs::create_dir_all(directory).map_err(failed(directory, "made"))?;
-        let (directory, namespace) = (directory.to_owned(), namespace.to_owned());
-        Ok(Mirror { source, directory, namespace, labels, said: BTreeSet::new() })
+        let mirror = Mirror {
+            source,
+            directory: directory.to_owned(),
+            namespace: namespace.to_owned(),
+            labels,
+            seen: BTreeMap::new(),
+            linked: BTreeMap::new(),
+            said: BTreeSet::new(),
+        };
+        for old in mirror.links()? {
+            mirror.remove(&old)?;
+        }
+        mirror.imply(None)?;
+        Ok(mirror)
     }
 
     /// Where the allocator finds the policy.
@@ -69,11 +87,22 @@ impl Mirror {
         &self.directory
     }
 
+    /// True if a file has come, gone or changed since this was asked last.
+    pub(crate) fn is_stale(&mut self) -> bool {
+        let now = marks(&self.source).unwrap_or_default();
+        let is_stale = now != self.seen;
+        self.seen = now;
+        is_stale
+    }
+
     /// Reads the files, and makes the mirror follow them. An error leaves it as it is.
     pub(crate) fn refresh(&mut self) -> Result<Policy, Error> {
-        let files = files(&self.source)?;
+        let files = marks(&self.source)?;
+        if files.is_empty() {
+            return Err(Error::Empty { path: self.source.clone() });
+        }
         let mut texts = Vec::new();
-        for (name, path) in &files {
+        for (name, (path, ..)) in &files {
             texts.push((name.as_str(), read(path)?));
         }
         let mut texts: Vec<(&str, &str)> =
@@ -87,7 +116,8 @@ impl Mirror {
             compiled = crds::directory::read(&texts).map_err(Error::Problems)?;
         }
         self.say(compiled.warnings.iter().map(ToString::to_string).collect(), implicit.is_some());
-        self.follow(&files, implicit)?;
+        self.follow(files)?;
+        self.imply(implicit.as_deref())?;
         Ok(compiled.policy)
     }
 
@@ -104,31 +134,46 @@ impl Mirror {
         self.said = notes;
     }
 
-    fn follow(
-        &self,
-        files: &BTreeMap<String, PathBuf>,
-        implicit: Option<String>,
-    ) -> Result<(), Error> {
-        let entries = fs::read_dir(&self.directory).map_err(failed(&self.directory, "read"))?;
-        let there: BTreeSet<String> =
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into()).collect();
-        for gone in there.iter().filter(|name| *name != IMPLICIT && !files.contains_key(*name)) {
-            let path = self.directory.join(gone);
-            fs::remove_file(&path).map_err(failed(&path, "removed"))?;
+    /// Links the files as they are now. A link to a file that has changed is made anew, because that
+    /// is what the allocator is told of at once.
+    fn follow(&mut self, files: BTreeMap<String, Mark>) -> Result<(), Error> {
+        for gone in self.links()?.difference(&files.keys().cloned().collect()) {
+            self.remove(gone)?;
         }
-        for (name, target) in files.iter().filter(|(name, _)| !there.contains(*name)) {
-            let path = self.directory.join(name);
-            std::os::unix::fs::symlink(target, &path).map_err(failed(&path, "linked"))?;
-        }
-        let path = self.directory.join(IMPLICIT);
-        match implicit {
-            Some(text) if fs::read_to_string(&path).is_ok_and(|before| before == text) => Ok(()),
-            Some(text) => fs::write(&path, text).map_err(failed(&path, "written")),
-            None if there.contains(IMPLICIT) => {
-                fs::remove_file(&path).map_err(failed(&path, "removed"))
+        for (name, mark) in &files {
+            if self.linked.get(name) != Some(mark) {
+                let (link, next) = (self.directory.join(name), self.directory.join(NEXT));
+                let made = std::os::unix::fs::symlink(&mark.0, &next);
+                made.and_then(|()| fs::rename(&next, &link)).map_err(failed(&link, "linked"))?;
             }
-            None => Ok(()),
         }
+        self.linked = files;
+        Ok(())
+    }
+
+    /// Writes the implicit quota, or removes it.
+    fn imply(&self, quota: Option<&str>) -> Result<(), Error> {
+        let path = self.directory.join(IMPLICIT);
+        let before = fs::read_to_string(&path).ok();
+        match quota {
+            Some(text) if before.as_deref() != Some(text) => {
+                fs::write(&path, text).map_err(failed(&path, "written"))
+            }
+            None if before.is_some() => self.remove(IMPLICIT),
+            _ => Ok(()),
+        }
+    }
+
+    /// The links that are there. Nothing else in the directory is touched.
+    fn links(&self) -> Result<BTreeSet<String>, Error> {
+        let entries = fs::read_dir(&self.directory).map_err(failed(&self.directory, "read"))?;
+        let links = entries.flatten().filter(|entry| entry.path().is_symlink());
+        Ok(links.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.directory.join(name);
+        fs::remove_file(&path).map_err(failed(&path, "removed"))
     }
 
     /// A quota for every pod, to every provider and class. JSON is YAML.
@@ -149,18 +194,19 @@ impl Mirror {
 }
 
 /// The YAML files of a directory, by name.
-fn files(directory: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
+fn marks(directory: &Path) -> Result<BTreeMap<String, Mark>, Error> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory).map_err(failed(directory, "read"))? {
         let path = entry.map_err(failed(directory, "read"))?.path();
         let is_yaml =
             path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        if let (true, Some(name)) = (is_yaml && path.is_file(), name) {
-            files.insert(name, path);
+        let Ok(data) = path.metadata() else { continue };
+        if let (true, Some(name)) = (is_yaml && data.is_file(), name) {
+            files.insert(name, (path, data.modified().ok(), data.len()));
         }
     }
-    if files.is_empty() { Err(Error::Empty { path: directory.to_owned() }) } else { Ok(files) }
+    Ok(files)
 }
 
 /// A file's text; of one that is too large, only so much that this is noticed.
@@ -230,5 +276,11 @@ spec:
         let error = mirror.refresh().unwrap_err().to_string();
         assert!(error.contains("broken.yaml:5: LLMProvider openai: spec.protocol"), "{error}");
         assert!(names(&links).contains("quota.yml"), "an error leaves everything as it is");
+
+        let other = links.join("other.txt");
+        fs::write(&other, "somebody else's").unwrap();
+        assert!(mirror.is_stale() && !mirror.is_stale());
+        Mirror::new(&source, &links, "default", BTreeMap::new()).unwrap();
+        assert_eq!(names(&links), ["other.txt".to_owned()].into());
     }
 }
