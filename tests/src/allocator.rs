@@ -102,6 +102,11 @@ impl Allocator {
         self.client().get("/state").await.good().json()
     }
 
+    /// A page of its admin listener.
+    pub async fn page(&self, path: &str) -> String {
+        self.client().get(path).await.good().text()
+    }
+
     /// What it has said since it was started last.
     pub fn log(&mut self) -> String {
         self.process().log()

@@ -62,7 +62,17 @@ impl Sidecar {
 
     /// What it counts.
     pub async fn metrics(&self) -> Metrics {
-        Metrics(Client::new(self.admin, "").get("/metrics").await.good().text())
+        Metrics(self.page("/metrics").await)
+    }
+
+    /// A page of its admin listener.
+    pub async fn page(&self, path: &str) -> String {
+        Client::new(self.admin, "").get(path).await.good().text()
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Input and output tokens that it has settled with a provider.

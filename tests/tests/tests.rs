@@ -2,4 +2,7 @@
 
 mod accounting;
 mod faults;
+mod keys;
+mod newcomer;
 mod sdk;
+mod streams;
