@@ -1,1 +1,4 @@
-//! sim
+//! The model check of the lease protocol, and the simulator.
+
+pub mod model;
+pub mod world;

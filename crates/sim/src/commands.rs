@@ -1,0 +1,4 @@
+//! What `sim` can be asked for: one file for each command.
+
+pub(crate) mod model;
+pub(crate) mod mutations;

@@ -1,0 +1,62 @@
+//! `sim`: the proofs, for people and for `cargo xtask prove`. Without a command it runs what CI runs.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to a person")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+mod commands;
+mod progress;
+
+/// Check the lease protocol in every state of small worlds, and in thousands of random large ones.
+#[derive(Debug, Parser)]
+#[command(name = "sim")]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Explore every state of small worlds with all rules in force; about a minute.
+    Model(commands::model::Args),
+    /// Take each rule away in turn: the model check must find what goes wrong.
+    Mutations(commands::mutations::Args),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs: one object.
+    Json,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True if nothing is wrong.
+fn run(args: &Args) -> anyhow::Result<bool> {
+    match &args.command {
+        Some(Command::Model(of)) => commands::model::run(of, args.output),
+        Some(Command::Mutations(of)) => commands::mutations::run(of, args.output),
+        None => {
+            let model = commands::model::run(&commands::model::Args::default(), args.output)?;
+            let mutations = commands::mutations::Args::default();
+            Ok(commands::mutations::run(&mutations, args.output)? && model)
+        }
+    }
+}
