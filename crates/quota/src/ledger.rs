@@ -146,6 +146,8 @@ impl Ledger {
         if self.sessions.get(pod).is_some_and(|session| session.boot != boot) {
             self.end(pod);
         }
+        // What waits comes again after the welcome. Granted before, it would not be in the holdings.
+        self.cancel_draws(pod);
         let session = self
             .sessions
             .entry(pod.clone())
@@ -264,6 +266,12 @@ impl Ledger {
                 self.centre.take(budget, *debt);
             }
         }
+        // The slots in use say already what was given back since the last report.
+        for (budget, counters) in &holdings.counters {
+            if self.centre.get(budget).is_some_and(Central::is_slots) {
+                session.counters.insert(budget.clone(), *counters);
+            }
+        }
         session.slots = holdings
             .items
             .iter()
@@ -306,10 +314,9 @@ impl Ledger {
             let last = session.last_report;
             let demand = session.demand.entry(budget.clone()).or_insert_with(|| Demand::new(last));
             demand.arrived(now, since.offered, item.large, contended);
-            let reset = item.seen.map(|seen| (seen.reset_lo, seen.reset_hi));
-            let reset = reset.map(|(lo, hi)| (session.to_ours(lo), session.to_ours(hi)));
-            if let Some((Some(lo), Some(hi))) = reset {
-                central.observe_reset(lo, hi, now);
+            *session.used.entry(budget.clone()).or_default() += since.leased;
+            if let Some(seen) = item.seen {
+                session.note_seen(now, central, &seen, self.timing.spend_by);
             }
         }
         session.last_report = now;

@@ -171,6 +171,8 @@ pub struct ReportItem {
 /// What a provider's headers said of one budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Seen {
+    /// The earliest instant, on the pod's clock, at which the provider can have said so.
+    pub at: Time,
     /// The earliest instant, on the pod's clock, at which the window can end.
     pub reset_lo: Time,
     /// The latest.
@@ -179,6 +181,21 @@ pub struct Seen {
     pub limit: Amount,
     /// What is left of it.
     pub remaining: Amount,
+}
+
+impl Seen {
+    /// True if some window, of which one ends between `reset_lo` and `reset_hi` and each lasts
+    /// `length`, may have ended after `from` and before `to`.
+    pub fn edge_between(&self, from: Time, to: Time, length: Duration) -> bool {
+        let nanos = |time: Time| i128::from(time.as_nanos());
+        let length = i128::try_from(length.as_nanos()).unwrap_or(i128::MAX).max(1);
+        // The first latest end after `from`: one length later at most.
+        let ahead = match (nanos(self.reset_hi) - nanos(from)).rem_euclid(length) {
+            0 => length,
+            ahead => ahead,
+        };
+        ahead - (nanos(self.reset_hi) - nanos(self.reset_lo)) < nanos(to) - nanos(from)
+    }
 }
 
 /// A request for credit.

@@ -212,7 +212,7 @@ impl World {
         }
         if let Some(edge) = self.provider.edge(now) {
             let (limit, remaining) = (Amount::from_units(RPM), Amount::ZERO);
-            let seen = Seen { reset_lo: edge, reset_hi: edge, limit, remaining };
+            let seen = Seen { at: now, reset_lo: edge, reset_hi: edge, limit, remaining };
             self.pods.get_mut(pod).unwrap().seen(&self.budget.clone(), seen);
         }
         self.pods.get_mut(pod).unwrap().sent(now, Duration::from_millis(2));

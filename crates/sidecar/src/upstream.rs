@@ -159,19 +159,20 @@ impl Upstream {
     fn note_limits(&self, answer: &Answer, sent: Time) {
         let received = now();
         let headers = plain(&answer.head.headers);
-        for seen in answer.asked.target.adapter.limits_seen(&headers) {
-            let (Some(budget), Some(reset)) = (budget(&answer.asked, &seen), seen.reset) else {
-                continue;
-            };
-            spans::limit_seen(&answer.span, &seen);
+        let told = answer.asked.target.adapter.limits_seen(&headers);
+        let seen = told.iter().filter_map(|told| {
+            let (budget, reset) = (budget(&answer.asked, told)?, told.reset?);
+            spans::limit_seen(&answer.span, told);
             let seen = Seen {
+                at: sent,
                 reset_lo: sent + reset,
                 reset_hi: received + reset,
-                limit: Amount::from_units(seen.limit),
-                remaining: Amount::from_units(seen.remaining),
+                limit: Amount::from_units(told.limit),
+                remaining: Amount::from_units(told.remaining),
             };
-            self.gate.seen(budget, seen);
-        }
+            Some((budget, seen))
+        });
+        self.gate.seen(&seen.collect::<Vec<_>>());
     }
 
     /// Classifies an error and makes what it tells about trying again safe (`providers.md` 13.2).

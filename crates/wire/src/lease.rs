@@ -145,6 +145,7 @@ fn checked_counters(counters: proto::Counters) -> Result<(BudgetId, Counters), E
 impl From<Seen> for proto::Seen {
     fn from(seen: Seen) -> proto::Seen {
         proto::Seen {
+            at_nanos: seen.at.as_nanos(),
             reset_lo_nanos: seen.reset_lo.as_nanos(),
             reset_hi_nanos: seen.reset_hi.as_nanos(),
             limit_micros: seen.limit.micros(),
@@ -156,6 +157,7 @@ impl From<Seen> for proto::Seen {
 impl From<proto::Seen> for Seen {
     fn from(seen: proto::Seen) -> Seen {
         Seen {
+            at: Time::from_nanos(seen.at_nanos),
             reset_lo: Time::from_nanos(seen.reset_lo_nanos),
             reset_hi: Time::from_nanos(seen.reset_hi_nanos),
             limit: Amount::from_micros(seen.limit_micros),

@@ -109,10 +109,15 @@ fn holdings() -> impl Strategy<Value = Holdings> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let seen =
-        (time(), time(), amount(), amount()).prop_map(|(reset_lo, reset_hi, limit, remaining)| {
-            Seen { reset_lo, reset_hi, limit, remaining }
-        });
+    let seen = (time(), time(), time(), amount(), amount()).prop_map(
+        |(at, reset_lo, reset_hi, limit, remaining)| Seen {
+            at,
+            reset_lo,
+            reset_hi,
+            limit,
+            remaining,
+        },
+    );
     let item = (counters(), amount(), option::of(seen))
         .prop_map(|(counters, large, seen)| ReportItem { counters, large, seen });
     (time(), by_budget(item), any::<u32>(), any::<u64>(), any::<u64>(), duration()).prop_map(

@@ -126,7 +126,7 @@ impl Levels {
                 .buckets
                 .entry(budget.clone())
                 .or_insert_with(|| Bucket::new(now, rate, terms.cap));
-            books.given_back(budget, level.available() - terms.cap);
+            books.given_back(budget, level.available() + terms.fill - terms.cap);
             level.set_rate(rate);
             level.set_cap(terms.cap);
             level.add(terms.fill);

@@ -8,6 +8,7 @@ use super::log::Log;
 use crate::accounts::Capacity;
 use crate::bucket::Bucket;
 use crate::budget::{Budget, Kind};
+use crate::dimension::Unit;
 use crate::time::Time;
 use crate::units::{Amount, Rate};
 
@@ -24,6 +25,11 @@ const BLIND_BURST_PERCENT: u64 = 2;
 /// Part of a burst that local levels may hold together, in percent. The rest stays central, so that
 /// the largest request always finds room.
 const CAPS_PERCENT: u64 = 50;
+/// After a takeover, for how long the provider's word on what is left is taken, from the first time
+/// that it proved something.
+const PROOF_SPAN: Duration = Duration::from_secs(5);
+/// How far back grants are kept for such a proof: the guard, the life of credit, and a slow answer.
+const PROOF_REACH: Duration = Duration::from_secs(30);
 /// For how many seconds figures of use are kept.
 const RECENT_SECONDS: u64 = 60;
 
@@ -44,6 +50,8 @@ pub(super) struct Central {
     edges: Option<Edges>,
     /// For a window of unknown edges: what was admitted in the last window's length.
     log: Option<Log>,
+    /// For a bucket: what was granted lately, until its level needs no proof any more.
+    unproven: Option<Unproven>,
     /// Draws wait that are larger than what is ever let through at once at a pace.
     pub(super) large_waiting: usize,
     /// What local levels may hold.
@@ -66,6 +74,14 @@ pub(super) struct Stock {
     pub(super) largest: Amount,
 }
 
+/// A bucket that began empty, because nobody knew what the leader before had spent of it.
+#[derive(Debug)]
+struct Unproven {
+    began: Time,
+    until: Time,
+    granted: Log,
+}
+
 /// Sums over the last minute, second by second.
 #[derive(Debug, Default)]
 struct Recent {
@@ -86,6 +102,14 @@ impl Central {
             edges: None,
             log: match budget.kind {
                 Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
+                _ => None,
+            },
+            unproven: match budget.kind {
+                Kind::Bucket { .. } if !full => Some(Unproven {
+                    began: now,
+                    until: Time::NEVER,
+                    granted: Log::new(now, PROOF_REACH, false),
+                }),
                 _ => None,
             },
             large_waiting: 0,
@@ -171,6 +195,42 @@ impl Central {
             }
         }
         self.resets_at = self.edges.map(|edges| edges.lo() - self.guard).filter(|at| *at > now);
+    }
+
+    /// What the provider said, at `at` or later, was left (rule 8): whatever was not granted since then,
+    /// and is not held by pods, is ours. `reach` is the longest time from a grant until the request
+    /// is at the provider.
+    pub(super) fn prove(&mut self, now: Time, at: Time, remaining: Amount, reach: Duration) {
+        let guard = self.guard;
+        let Some(unproven) = &mut self.unproven else { return };
+        unproven.granted.advance(now);
+        let since = at - reach - guard;
+        if now >= unproven.until {
+            self.unproven = None;
+            return;
+        }
+        // Tokens in flight may cost more in the end than the provider has counted so far.
+        let others = unproven.began + reach + guard;
+        if self.budget.dimension.unit() != Unit::Requests || at < others {
+            return;
+        }
+        let leased = (self.full_rate - self.bucket.rate()).over(now.since(since));
+        let proven = remaining - unproven.granted.since(since) - leased - self.caps;
+        if proven > self.bucket.available() {
+            self.bucket.add(proven - self.bucket.available());
+            unproven.until = unproven.until.min(now + PROOF_SPAN);
+        }
+    }
+
+    /// What may be taken now of what refills.
+    pub(super) fn available(&self) -> Amount {
+        self.bucket.available()
+    }
+
+    /// True if refill is being lost. That of a window of unknown edges is, for its pace's sake.
+    pub(super) fn is_full(&self) -> bool {
+        let blind = self.log.is_some() && self.edges.is_none();
+        self.is_rate() && !blind && self.bucket.available() >= self.bucket.cap()
     }
 
     /// When local levels die too, and how much later again.
@@ -298,6 +358,9 @@ impl Central {
         self.free = self.free - amount;
         if let Some(log) = &mut self.log {
             log.add(self.at, amount);
+        }
+        if let Some(unproven) = &mut self.unproven {
+            unproven.granted.add(self.at, amount);
         }
         let paced = if self.is_large(amount) { self.paced_max() } else { amount };
         self.bucket.take(paced);

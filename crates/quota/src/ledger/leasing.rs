@@ -43,7 +43,14 @@ impl Ledger {
             let rate = wanted.get(budget).map_or(Rate::ZERO, |wanted| wanted.rate);
             rate < terms.rate.scale(100 - CHANGE_PERCENT, 100) && self.contended(now, budget)
         });
-        session.changed || (!nothing && ((dwelt && session.reported) || shrinks))
+        // A pod that has used half of its level is filled up from a central level that is full and
+        // loses its refill.
+        let refills = session.terms.iter().any(|(budget, terms)| {
+            let full = self.centre.get(budget).is_some_and(Central::is_full);
+            full && session.used.get(budget).is_some_and(|used| *used >= terms.cap.scale(1, 2))
+        });
+        let renews = dwelt && session.reported;
+        session.changed || (!nothing && (renews || shrinks || refills))
     }
 
     fn grant(&mut self, now: Time, pod: &PodId, mut wanted: BTreeMap<BudgetId, Terms>) {
@@ -63,8 +70,7 @@ impl Ledger {
             }
         }
         let granted = self.accounts.grant(now, pod, session.echo, &wanted);
-        let before = session.terms.clone();
-        let granted = granted.map(|grant| self.fill(now, &before, grant));
+        let granted = granted.map(|grant| self.fill(now, pod, grant));
         let Some(session) = self.sessions.get_mut(pod) else { return };
         session.reported = false;
         if let Some(grant) = granted {
@@ -76,19 +82,19 @@ impl Ledger {
         self.refresh(now);
     }
 
-    /// Sends along with caps that grow what they take from central levels that are full.
-    fn fill(
-        &mut self,
-        now: Time,
-        before: &BTreeMap<BudgetId, Terms>,
-        mut grant: LeaseSet,
-    ) -> LeaseSet {
+    /// Sends along what central levels that are full would lose: what caps that grow take from them,
+    /// and refill in the place of what the pod has used.
+    fn fill(&mut self, now: Time, pod: &PodId, mut grant: LeaseSet) -> LeaseSet {
+        let Some(session) = self.sessions.get_mut(pod) else { return grant };
+        let (before, used) = (session.terms.clone(), std::mem::take(&mut session.used));
         self.refresh_rooms(now, |central, budget, room, caps| {
             let Some(terms) = grant.items.get_mut(budget) else {
                 return central.set_room(room, caps);
             };
             let grown = terms.cap - before.get(budget).map_or(Amount::ZERO, |terms| terms.cap);
-            terms.fill = central.over(caps).min(grown);
+            let refill = used.get(budget).copied().filter(|_| central.is_full());
+            let fill = central.over(caps).min(grown) + refill.unwrap_or_default();
+            terms.fill = fill.min(terms.cap).min(central.available());
             central.take(terms.fill);
             central.set_room(room, caps);
         });

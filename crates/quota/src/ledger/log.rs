@@ -66,6 +66,12 @@ impl Log {
         }
     }
 
+    /// What was admitted since `at`, if that is within the span.
+    pub(super) fn since(&self, at: Time) -> Amount {
+        let later = self.entries.iter().rev().take_while(|(entry, _)| *entry >= at);
+        later.map(|(_, amount)| *amount).sum()
+    }
+
     /// What was admitted in the last span.
     pub(super) fn sum(&self) -> Amount {
         self.sum

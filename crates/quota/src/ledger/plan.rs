@@ -27,8 +27,8 @@ const LEASABLE_SPAN: Duration = Duration::from_secs(5);
 const LEASABLE_REQUESTS: u64 = 4;
 /// A floor that takes longer than this for one large request serves nobody.
 const FLOOR_SPAN: Duration = Duration::from_secs(10);
-/// What a local level may hold: so many large requests, or a second's worth.
-const CAP_REQUESTS: u64 = 2;
+/// What a local level may hold: a large request, or a second's worth. More would be taken from the
+/// central level without use.
 const CAP_SPAN: Duration = Duration::from_secs(1);
 
 /// One pod that asks for something.
@@ -163,7 +163,7 @@ fn terms(
         if rate.over(FLOOR_SPAN) < wish.large {
             return None;
         }
-        let cap = wish.large.scale(CAP_REQUESTS, 1).max(rate.over(CAP_SPAN));
+        let cap = wish.large.max(rate.over(CAP_SPAN));
         let floor_ttl = of.floor_ttl;
         let terms_of = Terms { rate, cap, floor, floor_ttl, ..Terms::default() };
         terms.insert(budget.clone(), terms_of);

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::central::Central;
 use crate::budget::BudgetId;
 use crate::charge::Vector;
-use crate::message::{Counters, DrawId, Terms};
+use crate::message::{Counters, DrawId, Seen, Terms};
 use crate::policy::Name;
 use crate::time::Time;
 use crate::units::{Amount, Rate};
@@ -39,6 +40,8 @@ pub(super) struct Session {
     pub(super) counters: BTreeMap<BudgetId, Counters>,
     pub(super) demand: BTreeMap<BudgetId, Demand>,
     pub(super) slots: BTreeMap<BudgetId, Amount>,
+    /// What was used from the lease since the last grant.
+    pub(super) used: Vector,
     /// The last lease, as granted.
     pub(super) terms: BTreeMap<BudgetId, Terms>,
     pub(super) granted_at: Time,
@@ -85,6 +88,7 @@ impl Session {
             counters: BTreeMap::new(),
             demand: BTreeMap::new(),
             slots: BTreeMap::new(),
+            used: Vector::new(),
             terms: BTreeMap::new(),
             granted_at: now,
             reported: false,
@@ -114,6 +118,24 @@ impl Session {
     pub(super) fn to_ours(&self, theirs: Time) -> Option<Time> {
         let (ours, mono) = self.clock?;
         Some(if theirs >= mono { ours + theirs.since(mono) } else { ours - mono.since(theirs) })
+    }
+
+    /// Passes on what a provider's headers said, in our time.
+    pub(super) fn note_seen(
+        &self,
+        now: Time,
+        central: &mut Central,
+        seen: &Seen,
+        spend_by: Duration,
+    ) {
+        let ours = |theirs: Time| self.to_ours(theirs);
+        let (Some(at), Some(lo), Some(hi)) =
+            (ours(seen.at), ours(seen.reset_lo), ours(seen.reset_hi))
+        else {
+            return;
+        };
+        central.observe_reset(lo, hi, now);
+        central.prove(now, at, seen.remaining, spend_by);
     }
 
     /// How long after the anchor, on the pod's clock, an instant of the ledger's comes.

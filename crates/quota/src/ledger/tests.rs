@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::budget::{Budget, Shape};
 use crate::dimension::{Dimension, Protocol};
-use crate::message::{Counters, Epoch, ReportItem};
+use crate::message::{Counters, Epoch, Held, Nonce, ReportItem};
 use crate::policy::{Class, Limit, Mode, OnLoss, Provider, QueueLimits, Use};
 
 fn at(millis: u64) -> Time {
@@ -85,22 +85,46 @@ fn ledger(figures: &[(Dimension, u64)], pods: &[&str]) -> Ledger {
 }
 
 fn welcome(ledger: &mut Ledger, now: Time, pod: &str, boot: u64) {
+    let nonce = challenged(ledger, now, pod, boot);
+    let holdings = nothing(nonce, now);
+    ledger.receive(now, &pod.into(), ToAllocator::Holdings(holdings));
+    let _ = ledger.poll(now);
+}
+
+/// A pod comes back, and says what it holds of one budget.
+fn welcome_with(
+    ledger: &mut Ledger,
+    now: Time,
+    pod: &str,
+    (budget, held, counters): (BudgetId, Held, Counters),
+) {
+    let nonce = challenged(ledger, now, pod, 1);
+    let items = BTreeMap::from([(budget.clone(), held)]);
+    let counters = BTreeMap::from([(budget, counters)]);
+    let holdings = Holdings { items, counters, ..nothing(nonce, now) };
+    ledger.receive(now, &pod.into(), ToAllocator::Holdings(holdings));
+    let _ = ledger.poll(now);
+}
+
+fn challenged(ledger: &mut Ledger, now: Time, pod: &str, boot: u64) -> Nonce {
     let pod: PodId = pod.into();
     ledger.connect(now, &pod, boot, Some("shop/chat".into()));
     let challenge = ledger.poll(now).into_iter().find_map(|(to, message)| match message {
         ToPod::Challenge(_, nonce) if to == pod => Some(nonce),
         _ => None,
     });
-    let holdings = Holdings {
-        nonce: challenge.unwrap(),
+    challenge.unwrap()
+}
+
+fn nothing(nonce: Nonce, now: Time) -> Holdings {
+    Holdings {
+        nonce,
         mono: now,
         ttl_left: Duration::ZERO,
         items: BTreeMap::new(),
         counters: BTreeMap::new(),
         debts: BTreeMap::new(),
-    };
-    ledger.receive(now, &pod, ToAllocator::Holdings(holdings));
-    let _ = ledger.poll(now);
+    }
 }
 
 fn draw(ledger: &mut Ledger, now: Time, pod: &str, draw: u64, vector: &[(Dimension, u64)]) {
@@ -191,6 +215,25 @@ fn a_slot_is_held_until_its_request_ends_or_its_pod_does() {
 }
 
 #[test]
+fn a_pod_whose_stream_was_away_has_the_slots_in_use_that_it_says() {
+    let mut ledger = ledger(&[(SLOTS, 2)], &["a"]);
+    for n in 1..=2 {
+        draw(&mut ledger, at(n), "a", n, &[(SLOTS, 1)]);
+    }
+    assert_eq!(answers(&mut ledger, at(2)), [(1, None), (2, None)]);
+    ledger.disconnect(&"a".into());
+    // One request ended meanwhile; the holdings say so, and the next report must not say it again.
+    let counters = Counters { credited: units(2), returned: units(1), ..Counters::default() };
+    let held = Held { in_use: units(1), ..Held::default() };
+    welcome_with(&mut ledger, at(3), "a", (id(SLOTS), held, counters));
+    report(&mut ledger, at(4), "a", SLOTS, counters);
+    for n in 3..=4 {
+        draw(&mut ledger, at(5), "a", n, &[(SLOTS, 1)]);
+    }
+    assert_eq!(answers(&mut ledger, at(5)), [(3, None)]);
+}
+
+#[test]
 fn a_draw_takes_from_every_budget_or_from_none() {
     let mut ledger = ledger(&[(RPM, 1_000), (SLOTS, 1)], &["a"]);
     let level = |ledger: &mut Ledger| ledger.status(at(1)).budgets[&id(RPM)].level;
@@ -259,4 +302,42 @@ fn a_successor_starts_empty_and_a_first_leader_full() {
     let mut second = Ledger::new(at(0), Timing::default(), start, false);
     second.set_policy(at(0), Arc::new(policy(&[(RPM, 6_000)])));
     assert_eq!(second.status(at(0)).budgets[&id(RPM)].level, 0);
+}
+
+#[test]
+fn a_successor_takes_the_providers_word_on_what_is_left() {
+    let start = Takeover {
+        epoch: Epoch(2),
+        quiet_until: at(0),
+        roster: BTreeSet::new(),
+        floors: BTreeMap::new(),
+        floor_ttl: Duration::ZERO,
+    };
+    let mut ledger = Ledger::new(at(0), Timing::default(), start, false);
+    ledger.set_policy(at(0), Arc::new(policy(&[(RPM, 600)])));
+    welcome(&mut ledger, at(0), "a", 1);
+    let level = |ledger: &mut Ledger, now: Time| ledger.status(now).budgets[&id(RPM)].level;
+    let say = |ledger: &mut Ledger, now: Time, since: Time, remaining: u64| {
+        let reset = now + Duration::from_secs(1);
+        let seen = crate::message::Seen {
+            at: since,
+            reset_lo: reset,
+            reset_hi: reset,
+            limit: units(600),
+            remaining: units(remaining),
+        };
+        let item = ReportItem { seen: Some(seen), ..ReportItem::default() };
+        let items = BTreeMap::from([(id(RPM), item)]);
+        let report = Report { mono: now, items, ..Report::default() };
+        ledger.receive(now, &"a".into(), ToAllocator::Report(report));
+    };
+    // What the leader before granted may still be on its way: nothing is proven yet.
+    say(&mut ledger, at(1_000), at(900), 500);
+    assert!(level(&mut ledger, at(1_000)) <= 10_000_000);
+    draw(&mut ledger, at(2_000), "a", 1, &[(RPM, 7)]);
+    assert_eq!(answers(&mut ledger, at(2_000)), [(1, None)]);
+    say(&mut ledger, at(3_000), at(2_900), 500);
+    assert_eq!(level(&mut ledger, at(3_000)), 493_000_000, "what was granted since counts");
+    say(&mut ledger, at(9_000), at(8_900), 590);
+    assert!(level(&mut ledger, at(9_000)) < 570_000_000, "once, not for ever");
 }
