@@ -139,8 +139,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{} rounds of {} requests each way, one after the other on one connection; {:.1} % of \
-             the sidecar's went from its lease\n",
+            "{} rounds of {} requests each way, one after the other on one connection, and streams; \
+             {:.1} % of the sidecar's went from its lease\n",
             self.rounds,
             self.requests_per_round,
             self.leased_share * 100.0
@@ -189,7 +189,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<32}{:>7}{:>8}{:>8}{:>24}{:>8}{:>8}{:>9}",
+            "{:<32}{:>8}{:>9}{:>9}{:>26}{:>9}{:>9}{:>8}",
             format!("{}, us", self.answers.title()),
             "p50",
             "p90",
@@ -202,14 +202,14 @@ impl fmt::Display for Row {
         for way in &self.ways {
             let Figures { p50_us, p90_us, p99_us, bytes, .. } = way;
             let name = format!("  {} ({bytes} bytes)", way.way.name());
-            write!(f, "{name:<32}{p50_us:>7.1}{p90_us:>8.1}{p99_us:>8.1}")?;
+            write!(f, "{name:<32}{p50_us:>8.1}{p90_us:>9.1}{p99_us:>9.1}")?;
             if way.way == Way::Direct {
                 writeln!(f)?;
                 continue;
             }
             writeln!(
                 f,
-                "{:>24}{:>8.1}{:>8.1}{:>9.1}",
+                "{:>26}{:>9.1}{:>9.1}{:>8.1}",
                 way.added_p50_us.to_string(),
                 way.added_p90_us.median,
                 way.added_p99_us.median,

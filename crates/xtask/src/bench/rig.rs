@@ -34,8 +34,9 @@ pub(super) struct Sidecar {
     pub(super) admin: SocketAddr,
 }
 
-/// One thread, kept-alive connections on both sides, and each of them reused for everybody: as lean
-/// as HAProxy can be for this work.
+/// One thread, kept-alive connections on both sides, each of them reused for everybody, and events
+/// that leave as they come (without `http-no-delay` they wait for more): as lean as HAProxy can be for
+/// this work.
 const HAPROXY: &str = "\
 global
     nbthread 1
@@ -44,6 +45,7 @@ global
 defaults
     mode http
     option http-keep-alive
+    option http-no-delay
     http-reuse always
     timeout connect 5s
     timeout client 60s
