@@ -145,9 +145,11 @@ impl Gate {
         self.with(|holder| holder.provider_429(now()));
     }
 
-    /// A provider's headers told of a budget.
-    pub(crate) fn seen(&self, budget: &BudgetId, seen: Seen) {
-        self.with(|holder| holder.seen(budget, seen));
+    /// A provider's headers told of these budgets.
+    pub(crate) fn seen(&self, seen: &[(&BudgetId, Seen)]) {
+        if !seen.is_empty() {
+            self.with(|holder| seen.iter().for_each(|(budget, seen)| holder.seen(budget, *seen)));
+        }
     }
 
     /// A policy has come.
