@@ -282,6 +282,30 @@ async fn half_of_the_sidecars_killed_leaves_the_whole_budget_to_the_others() {
     assert_no_provider_429(&world).await;
 }
 
+#[tokio::test]
+async fn a_sidecar_in_the_place_of_one_that_crashed_is_taken_and_one_beside_it_is_not() {
+    let limit = LimitConfig { concurrent_requests: Some(1), ..ample() };
+    let mut world = World::start(quick(limit), 1, |_| {}).await;
+    let body = chat();
+    // It crashes with the only slot in its hands.
+    world.provider.arm(json!({"kind": "hang", "count": 1})).await;
+    let client = world.sidecars[0].client("openai");
+    tokio::select! {
+        answer = client.attempt(CHAT, &body) => panic!("an answer: {answer:?}"),
+        () = wait::until("the slot is taken", async || {
+            (world.provider.state().await.in_flight == 1).then_some(())
+        }) => {}
+    }
+    world.sidecars[0].kill().await;
+    world.launch_sidecar("pod-0", &[]).ready().await;
+    world.sidecars[1].client("openai").post(CHAT, &body).await.good();
+
+    world.launch_sidecar("pod-0", &["--start-wait", "300ms"]).ready().await;
+    let second = world.sidecars[2].client("openai").post(CHAT, &body).await;
+    assert_eq!(second.status, 503, "one name, one process: {}", second.text());
+    world.sidecars[1].client("openai").post(CHAT, &body).await.good();
+}
+
 // --- the provider ---
 
 #[tokio::test]

@@ -4,5 +4,6 @@ mod accounting;
 mod faults;
 mod keys;
 mod newcomer;
+mod priority;
 mod sdk;
 mod streams;
