@@ -87,7 +87,7 @@ fn build(workspace: &Workspace) -> anyhow::Result<()> {
     for what in [&others[..], &["--package=sidecar", "--bin=weir-sidecar"]] {
         tell(&format!("cargo build --release {}", what.join(" ")));
         let mut cargo = workspace.cargo();
-        let status = cargo.args(["build", "--quiet", "--release", "--locked"]).args(what).status();
+        let status = cargo.args(["build", "--release", "--locked"]).args(what).status();
         ensure!(status.context("cargo cannot be started")?.success(), "the build has failed");
     }
     Ok(())
