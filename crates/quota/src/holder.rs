@@ -106,7 +106,7 @@ impl Holder {
 
     /// Takes the policy that applies to this pod.
     pub fn set_policy(&mut self, policy: &PodPolicy) {
-        self.books.set_slots(policy.providers.iter().flat_map(|p| &p.limits));
+        self.books.set_limits(policy.providers.iter().flat_map(|p| &p.limits));
         self.policy = Some(PodFacts {
             classes: policy.classes.clone(),
             max_requests: policy.quota.queue.max_requests as usize,
@@ -167,6 +167,8 @@ impl Holder {
             let reserved = *reservation.vector.get(budget).unwrap_or(&empty);
             let charged = *actual.get(budget).unwrap_or(&empty);
             self.books.settled(budget, reserved, charged);
+            let over = self.books.is_of_old_window(budget, reservation.at, now);
+            let reserved = if over { reserved.min(charged) } else { reserved };
             // Without an allocator the local level is all there is to give to or to take from.
             let alone = self.link != Link::Up;
             if !(alone && self.levels.correct(budget, reserved, charged)) {

@@ -26,6 +26,8 @@ pub(super) struct Books {
     seen: BTreeMap<BudgetId, Seen>,
     /// Concurrency budgets, with what is in use.
     slots: BTreeMap<BudgetId, Amount>,
+    /// Budgets that count from zero at each edge, with the time between two.
+    windows: BTreeMap<BudgetId, Duration>,
     /// Debts that some allocator has surely been told.
     confirmed: Vector,
     /// Debts told in reports whose arrival is not known yet.
@@ -37,10 +39,18 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn set_slots<'a>(&mut self, limits: impl Iterator<Item = &'a Limit>) {
+    /// Takes note of what must be known of each budget.
+    pub(super) fn set_limits<'a>(&mut self, limits: impl Iterator<Item = &'a Limit>) {
+        self.windows.clear();
         for budget in limits.flat_map(|limit| &limit.budgets) {
-            if matches!(budget.kind, Kind::Slots { .. }) {
-                self.slots.entry(budget.id.clone()).or_default();
+            match budget.kind {
+                Kind::Slots { .. } => {
+                    self.slots.entry(budget.id.clone()).or_default();
+                }
+                Kind::Window { length, .. } => {
+                    self.windows.insert(budget.id.clone(), length);
+                }
+                Kind::Bucket { .. } | Kind::Stock { .. } => {}
             }
         }
     }
@@ -96,6 +106,14 @@ impl Books {
         if let Some(in_use) = self.slots.get_mut(budget) {
             *in_use = *in_use - reserved;
         }
+    }
+
+    /// True if what was debited at `debit` may have been charged to a window that is over by `now`:
+    /// the provider gives nothing back of it, and neither may we. Where nobody tells the edges, there
+    /// may have been one.
+    pub(super) fn is_of_old_window(&self, budget: &BudgetId, debit: Time, now: Time) -> bool {
+        let Some(length) = self.windows.get(budget) else { return false };
+        self.seen.get(budget).is_none_or(|seen| seen.edge_between(debit, now, *length))
     }
 
     /// What a settlement gives back to the allocator, or owes it.

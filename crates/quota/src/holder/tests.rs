@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::budget::{Budget, Shape};
+use crate::dimension::{Dimension, Protocol, Window};
 use crate::message::{Denial, Terms, Version};
-use crate::policy::{Mode, QueueLimits, Quota};
+use crate::policy::{Limit, Mode, Provider, QueueLimits, Quota};
 use crate::units::Rate;
 
 const EPOCH: Epoch = Epoch(1);
@@ -341,4 +343,46 @@ fn a_pod_that_ends_gives_back_what_is_left() {
     holder.receive(at(0), lease(1, at(0)));
     let ToAllocator::Bye(report) = holder.bye(at(1_000)) else { panic!("not a farewell") };
     assert_eq!(report.items[&budget()].counters.returned, Amount::from_units(10));
+}
+
+#[test]
+fn what_a_window_that_is_over_was_charged_does_not_come_back() {
+    let shape = Shape { window: Window::FixedWindow, ..Shape::default() };
+    let dimension = Dimension::TokensPerMinute;
+    let limit = Limit {
+        name: "gpt".into(),
+        models: vec!["*".to_owned()],
+        budgets: vec![Budget::new(budget(), dimension, 600, shape)],
+    };
+    let provider = Provider {
+        name: "openai".into(),
+        protocol: Protocol::OpenAi,
+        endpoint: String::new(),
+        keys: Vec::new(),
+        limits: vec![limit],
+    };
+    // Where the edge is not known, there may have been one. It is at 70 s, and a minute later.
+    let seen =
+        |millis| Some(Seen { reset_lo: at(millis), reset_hi: at(millis), ..Seen::default() });
+    for (seen, debit, end, is_back) in [
+        (None, 1_000, 2_000, false),
+        (seen(70_000), 1_000, 2_000, true),
+        (seen(70_000), 69_000, 71_000, false),
+        (seen(70_000), 71_000, 72_000, true),
+        (seen(130_000), 69_000, 71_000, false),
+    ] {
+        let mut holder = welcomed(OnLoss::Floor);
+        let providers = vec![provider.clone()];
+        holder.set_policy(&PodPolicy { providers, ..policy(OnLoss::Floor) });
+        let id = waiting(&mut holder, at(debit), ask(8, "low", at(debit + 5_000)));
+        holder.receive(at(debit), credit(id, at(debit)));
+        let (_, reservation) = admitted(holder.poll(at(debit))).remove(0);
+        if let Some(seen) = seen {
+            holder.seen(&budget(), seen);
+        }
+        holder.settle(at(end), reservation, &tokens(3));
+        let ToAllocator::Bye(report) = holder.bye(at(end)) else { panic!("not a farewell") };
+        let back = if is_back { Amount::from_units(5) } else { Amount::ZERO };
+        assert_eq!(report.items[&budget()].counters.returned, back, "{seen:?} {debit} {end}");
+    }
 }
