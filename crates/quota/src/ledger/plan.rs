@@ -14,9 +14,11 @@ use crate::policy::Name;
 use crate::shares::{self, Claim};
 use crate::units::{Amount, Rate};
 
-/// What is leased of what a pod is entitled to and asks for, while nobody waits: at half, a lease is
-/// used up even where demand wavers.
-const LEASED_FREE_PERCENT: u64 = 50;
+/// What is leased of what a pod asks for while nobody waits: half of it where the budget is used up,
+/// so that a lease is used up even where demand wavers; twice as much where it is idle, so that hardly
+/// anybody has to ask. At most two thirds of a budget are leased this way.
+const LEASED_FULL_PERCENT: u64 = 50;
+const LEASED_IDLE_PERCENT: u64 = 200;
 /// And while somebody waits: what has accrued in a pod towards its next request is a quarter over
 /// three quarters of half a request on average, and a higher class finds credit at the centre.
 const LEASED_CONTENDED_PERCENT: u64 = 25;
@@ -156,8 +158,7 @@ fn terms(
         let of = budgets.get(budget).filter(|leasable| leasable.by_rate)?;
         let rate = entitled.get(budget).copied().unwrap_or_default();
         let total = totals.get(budget).copied().unwrap_or_default();
-        let percent = if of.contended { LEASED_CONTENDED_PERCENT } else { LEASED_FREE_PERCENT };
-        let leased = rate.scale(percent, 100);
+        let leased = rate.scale(leased_percent(of, total), 100);
         let floor = of.capacity.floors.scale(rate.micros(), total.micros()).min(leased);
         let rate = if full { leased } else { floor };
         if rate.over(FLOOR_SPAN) < wish.large {
@@ -169,6 +170,16 @@ fn terms(
         terms.insert(budget.clone(), terms_of);
     }
     Some(terms)
+}
+
+/// How much of its use a pod is leased, by how much of the budget all of them use.
+fn leased_percent(of: &Leasable, used: Rate) -> u64 {
+    if of.contended {
+        return LEASED_CONTENDED_PERCENT;
+    }
+    let idle = of.capacity.rate - used;
+    let more = Rate::from_micros(LEASED_IDLE_PERCENT - LEASED_FULL_PERCENT);
+    LEASED_FULL_PERCENT + more.scale(idle.micros(), of.capacity.rate.micros()).micros()
 }
 
 /// Gives a lease its caps out of what is left of them; `None` if not even one large request fits.
