@@ -34,7 +34,7 @@ pub(crate) enum Body {
 pub(crate) struct Metered {
     forward: Forward,
     /// Gone when it is settled.
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     /// Fails a body that has been silent for [`SILENCE`].
     silence: Pin<Box<Sleep>>,
     last_byte: Instant,
@@ -86,7 +86,7 @@ pub(crate) fn forward(answer: Answer, record: Record, proxy: Arc<Proxy>) -> Resp
     let now = Instant::now();
     let metered = Metered {
         forward: Forward::from(early),
-        exchange: Some(exchange),
+        exchange: Some(Box::new(exchange)),
         silence: Box::pin(sleep_until(now + SILENCE)),
         last_byte: now,
     };
@@ -201,9 +201,12 @@ impl Metered {
         self.finish(End::Complete);
     }
 
+    /// Settles in a task of its own, which runs when this one has written what it has: the client
+    /// does not wait for our accounts.
     fn finish(&mut self, end: End) {
         if let Some(exchange) = self.exchange.take() {
-            exchange.finish(end);
+            let tasks = exchange.proxy.tasks.clone();
+            tasks.spawn(async move { exchange.finish(end) });
         }
     }
 
@@ -222,10 +225,10 @@ impl Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        let Some(mut exchange) = self.exchange.take() else { return };
-        if exchange.upstream.is_end_stream() {
-            return exchange.finish(End::Complete);
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.upstream.is_end_stream()) {
+            return self.finish(End::Complete);
         }
+        let Some(mut exchange) = self.exchange.take() else { return };
         exchange.record.left = true;
         let tasks = exchange.proxy.tasks.clone();
         tasks.spawn(exchange.drain());
@@ -244,7 +247,7 @@ impl Exchange {
     }
 
     /// Reads the rest of an answer whose client has gone.
-    async fn drain(mut self) {
+    async fn drain(mut self: Box<Self>) {
         let hurry = self.proxy.hurry.clone();
         let reading = async {
             let mut left = DRAIN_BYTES;
