@@ -2,3 +2,4 @@
 
 pub(crate) mod model;
 pub(crate) mod mutations;
+pub(crate) mod worlds;

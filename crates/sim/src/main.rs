@@ -15,6 +15,8 @@ mod progress;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    worlds: commands::worlds::WorldsArgs,
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -23,9 +25,11 @@ struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Explore every state of small worlds with all rules in force; about a minute.
-    Model(commands::model::Args),
+    Model(commands::model::ModelArgs),
     /// Take each rule away in turn: the model check must find what goes wrong.
-    Mutations(commands::mutations::Args),
+    Mutations(commands::mutations::MutationsArgs),
+    /// Run random worlds of pods, allocators and a provider.
+    Worlds(commands::worlds::WorldsArgs),
 }
 
 /// How results are printed.
@@ -53,10 +57,13 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     match &args.command {
         Some(Command::Model(of)) => commands::model::run(of, args.output),
         Some(Command::Mutations(of)) => commands::mutations::run(of, args.output),
+        Some(Command::Worlds(of)) => commands::worlds::run(of, args.output),
         None => {
-            let model = commands::model::run(&commands::model::Args::default(), args.output)?;
-            let mutations = commands::mutations::Args::default();
-            Ok(commands::mutations::run(&mutations, args.output)? && model)
+            let model = commands::model::run(&commands::model::ModelArgs::default(), args.output)?;
+            let mutations = commands::mutations::MutationsArgs::default();
+            let mutations = commands::mutations::run(&mutations, args.output)?;
+            let worlds = commands::worlds::run(&args.worlds, args.output)?;
+            Ok(model && mutations && worlds)
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::Output;
 use crate::progress::Progress;
 
 #[derive(Debug, Default, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct ModelArgs {
     /// Explore larger worlds: hundreds of millions of states, hours, and memory to match.
     #[arg(long)]
     deep: bool,
@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// True if no world has a violation.
-pub(crate) fn run(args: &Args, output: Output) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &ModelArgs, output: Output) -> anyhow::Result<bool> {
     let sizes = if args.deep { Size::deep() } else { Size::ALL };
     let chosen: Vec<Size> = sizes
         .into_iter()

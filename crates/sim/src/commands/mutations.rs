@@ -13,7 +13,7 @@ use crate::Output;
 use crate::progress::Progress;
 
 #[derive(Debug, Default, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct MutationsArgs {
     /// Write each counterexample to a file in this directory.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// True if each rule's absence was found.
-pub(crate) fn run(args: &Args, output: Output) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &MutationsArgs, output: Output) -> anyhow::Result<bool> {
     let mut rows = Vec::new();
     let mut missed = Vec::new();
     for lie in Mutation::ALL {

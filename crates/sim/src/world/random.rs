@@ -18,11 +18,11 @@ impl Random {
 
     /// Another stream, for a matter that must not depend on how often this one is asked.
     pub fn fork(&mut self) -> Random {
-        Random(self.next())
+        Random(self.bits())
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,7 +33,7 @@ impl Random {
     /// One of `least..=most`, all alike.
     pub fn range(&mut self, least: u64, most: u64) -> u64 {
         let span = u128::from(most.saturating_sub(least)) + 1;
-        let offset = (u128::from(self.next()) * span) >> 64;
+        let offset = (u128::from(self.bits()) * span) >> 64;
         least + u64::try_from(offset).expect("a part of a span of 64 bits")
     }
 
@@ -57,7 +57,7 @@ impl Random {
     /// A number of `0.0..1.0`.
     fn unit(&mut self) -> f64 {
         // 53 bits are what a double holds.
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// The time until the next of events that come independently, `mean` apart (von Neumann's way:
