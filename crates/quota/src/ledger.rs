@@ -461,12 +461,12 @@ impl Ledger {
                 self.centre.no_longer_outstanding(&budget, amount);
             }
         }
-        let silent: Vec<PodId> = self
-            .sessions
-            .iter()
-            .filter(|(pod, session)| !session.connected && self.accounts.holds_nothing(now, pod))
-            .map(|(pod, _)| pod.clone())
-            .collect();
+        let silent = |(pod, session): &(&PodId, &Session)| {
+            let uses_slots = session.slots.values().any(|slots| !slots.is_zero());
+            !session.connected && !uses_slots && self.accounts.holds_nothing(now, pod)
+        };
+        let silent: Vec<PodId> =
+            self.sessions.iter().filter(silent).map(|(pod, _)| pod.clone()).collect();
         for pod in silent {
             self.gone(now, &pod);
         }

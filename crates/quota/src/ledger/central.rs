@@ -48,6 +48,8 @@ pub(super) struct Central {
     /// g.
     guard: Duration,
     edges: Option<Edges>,
+    /// Since when the edges are not known, and what the level held then.
+    blind: (Time, Amount),
     /// For a window of unknown edges: what was admitted in the last window's length.
     log: Option<Log>,
     /// For a bucket: what was granted lately, until its level needs no proof any more.
@@ -100,6 +102,7 @@ impl Central {
             full_rate: Rate::ZERO,
             guard: GUARD_AT_FIRST,
             edges: None,
+            blind: (now, Amount::ZERO),
             log: match budget.kind {
                 Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
                 _ => None,
@@ -124,6 +127,7 @@ impl Central {
         central.bucket.set_cap(burst);
         if full {
             central.bucket.add(burst);
+            central.blind.1 = burst;
         }
         central
     }
@@ -141,7 +145,9 @@ impl Central {
     /// The same level under another figure: what was there stays, as far as it fits.
     pub(super) fn with_budget(self, budget: Budget) -> Central {
         let edges = self.edges.filter(|_| self.budget.kind == budget.kind);
-        Central { budget, edges, ..self }
+        let forgotten = self.edges.is_some() && edges.is_none();
+        let blind = if forgotten { (self.at, self.bucket.available()) } else { self.blind };
+        Central { budget, edges, blind, ..self }
     }
 
     /// Sets what of it is nobody's, and what local levels may hold, from the last `advance` on.
@@ -169,6 +175,9 @@ impl Central {
             // What pods admit from their leases is not told at once: count what they may.
             let leased = self.full_rate - self.bucket.rate();
             log.add(now, leased.over(now.since(self.at)));
+            if self.edges.is_none() {
+                log.look_ahead(now, leased);
+            }
         }
         self.at = self.at.max(now);
         if let Some(edges) = &mut self.edges {
@@ -190,6 +199,11 @@ impl Central {
         match &mut self.edges {
             Some(edges) => edges.observe(lo, hi, now),
             None => {
+                // An edge may have passed that did not empty the level. What was saved up before it
+                // is too much for this window.
+                let (since, held) = self.blind;
+                let saved = held + self.planned_rate().over(now.since(since));
+                self.bucket.take(saved.min(self.burst()));
                 self.edges = Some(Edges::new(length, lo, hi, now));
                 self.large_waiting = 0;
             }
@@ -286,8 +300,8 @@ impl Central {
             return (self.large_waiting > 0).then_some(0);
         }
         let Kind::Window { limit, .. } = self.budget.kind else { return None };
-        let left = i64::try_from((limit - log.sum() - self.caps).micros()).unwrap_or(i64::MAX);
-        Some(left)
+        let left = limit - log.sum() - log.ahead() - self.caps;
+        Some(i64::try_from(left.micros()).unwrap_or(i64::MAX))
     }
 
     /// The largest request that is let through at a pace; a larger one waits until what was admitted

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Time;
-use crate::units::Amount;
+use crate::units::{Amount, Rate};
 
 /// Entries closer together than this are one, dated at the later: counted longer, never shorter.
 const GRAIN: Duration = Duration::from_millis(100);
@@ -21,13 +21,17 @@ pub(super) struct Log {
     sum: Amount,
     /// Before it, something may have been admitted that is not in the log.
     complete_at: Time,
+    /// By how much some later span may hold more than the last one, if what is leased now goes on.
+    ahead: Amount,
+    looked_at: Time,
 }
 
 impl Log {
     /// A log over `span` that knows everything since `now`, and that nothing came before if `fresh`.
     pub(super) fn new(now: Time, span: Duration, fresh: bool) -> Log {
         let complete_at = if fresh { now } else { now + span };
-        Log { span, entries: VecDeque::new(), sum: Amount::ZERO, complete_at }
+        let (sum, ahead) = (Amount::ZERO, Amount::ZERO);
+        Log { span, entries: VecDeque::new(), sum, complete_at, ahead, looked_at: Time::ZERO }
     }
 
     pub(super) fn advance(&mut self, now: Time) {
@@ -72,6 +76,28 @@ impl Log {
         later.map(|(_, amount)| *amount).sum()
     }
 
+    /// Finds out how much more than now some later span may hold if `rate` goes on being admitted,
+    /// whatever is left, while the oldest entries leave the span one by one.
+    pub(super) fn look_ahead(&mut self, now: Time, rate: Rate) {
+        if now.since(self.looked_at) < GRAIN {
+            return;
+        }
+        self.looked_at = now;
+        let (mut gone, mut worst) = (Amount::ZERO, Amount::ZERO);
+        for (at, amount) in &self.entries {
+            // Until just before it leaves; a grain longer, because this is not found out every time.
+            let stay = (*at + self.span).since(now) + GRAIN;
+            worst = worst.max(rate.over(stay) - gone);
+            gone += *amount;
+        }
+        self.ahead = worst.max(rate.over(self.span) - gone);
+    }
+
+    /// By how much some later span may hold more than the last one.
+    pub(super) fn ahead(&self) -> Amount {
+        self.ahead
+    }
+
     /// What was admitted in the last span.
     pub(super) fn sum(&self) -> Amount {
         self.sum
@@ -98,5 +124,15 @@ mod tests {
         assert_eq!(log.sum(), Amount::from_units(6));
         log.advance(Time::from_millis(60_010));
         assert_eq!(log.sum(), Amount::from_units(3));
+    }
+
+    #[test]
+    fn what_goes_on_being_admitted_is_too_much_until_the_oldest_has_left() {
+        let minute = Duration::from_secs(60);
+        let mut log = Log::new(Time::ZERO, minute, true);
+        log.add(Time::from_millis(20_000), Amount::from_units(100));
+        log.look_ahead(Time::from_millis(50_000), Rate::per(Amount::from_units(1), GRAIN * 10));
+        // For 30 s and a grain, one a second is added to the hundred.
+        assert_eq!(log.ahead(), Amount::from_micros(30_100_000));
     }
 }

@@ -234,6 +234,18 @@ fn a_pod_whose_stream_was_away_has_the_slots_in_use_that_it_says() {
 }
 
 #[test]
+fn a_pod_whose_stream_is_away_keeps_its_slots_without_a_lease() {
+    let mut ledger = ledger(&[(SLOTS, 1)], &["a", "b"]);
+    draw(&mut ledger, at(1), "a", 1, &[(SLOTS, 1)]);
+    assert_eq!(answers(&mut ledger, at(1)), [(1, None)]);
+    ledger.disconnect(&"a".into());
+    draw(&mut ledger, at(2), "b", 2, &[(SLOTS, 1)]);
+    assert_eq!(answers(&mut ledger, at(5_000)), []);
+    ledger.gone(at(5_001), &"a".into());
+    assert_eq!(answers(&mut ledger, at(5_001)), [(2, None)]);
+}
+
+#[test]
 fn a_draw_takes_from_every_budget_or_from_none() {
     let mut ledger = ledger(&[(RPM, 1_000), (SLOTS, 1)], &["a"]);
     let level = |ledger: &mut Ledger| ledger.status(at(1)).budgets[&id(RPM)].level;
