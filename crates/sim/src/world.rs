@@ -68,6 +68,8 @@ struct World {
     checks: Checks,
     outcome: Outcome,
     trace: Trace,
+    /// A successor of the leader is about to begin.
+    is_succeeding: bool,
     /// Arrivals have ended.
     is_ending: bool,
 }
@@ -118,7 +120,9 @@ enum Event {
 }
 
 /// Polls at one instant after which a machine that still wants to be woken at once is stuck.
-const POLLS_MAX: usize = 8;
+const POLLS_MAX: usize = 16;
+/// A poll without a result may have set free what the next one gives out; a second one may not.
+const IDLE_MAX: usize = 1;
 /// After the last arrival: the longest patience, service, silence of a leader and span of credit.
 const DRAIN: Duration = Duration::from_secs(40);
 /// Events of one world; one that reaches this many runs in circles.
@@ -158,7 +162,7 @@ impl World {
         let now = Time::ZERO;
         let mut random = Random::new(options.seed);
         let demand = random.fork();
-        let rules = Rules::new(options, &mut random);
+        let rules = Rules::new(options);
         let limit = rules.enforced();
         World {
             now,
@@ -174,6 +178,7 @@ impl World {
             checks: Checks::new(options, &rules),
             outcome: Outcome::of(options),
             trace: Trace::new(keep),
+            is_succeeding: false,
             is_ending: false,
             options: options.clone(),
             random,
@@ -235,10 +240,11 @@ impl World {
 
     /// Does what a pod's holder decides, and sets its timer.
     fn pump(&mut self, pod: usize) {
+        let mut idle = 0;
         for _ in 0..POLLS_MAX {
             let local = self.pods[pod].clock.read(self.now);
             let decisions = self.pods[pod].holder.poll(local);
-            let idle = decisions.is_empty();
+            let decisions_made = !decisions.is_empty();
             for decision in decisions {
                 self.carry_out(pod, decision);
             }
@@ -256,7 +262,8 @@ impl World {
                 self.checks.pod(self.now, &self.pods[pod]);
                 return;
             }
-            if idle {
+            idle = if decisions_made { 0 } else { idle + 1 };
+            if idle > IDLE_MAX {
                 break;
             }
         }
@@ -297,11 +304,12 @@ impl World {
 
     /// Does what is due at an allocator, and sets its timer.
     fn act(&mut self, allocator: usize) {
+        let mut idle = 0;
         for _ in 0..POLLS_MAX {
             let local = self.allocators[allocator].clock.read(self.now);
             self.prepare(allocator, local);
             let messages = self.allocators[allocator].ledger.poll(local);
-            let idle = messages.is_empty();
+            idle = if messages.is_empty() { idle + 1 } else { 0 };
             for (name, message) in messages {
                 let known = &self.allocators[allocator].sessions;
                 let link = known.iter().find(|(pod, _)| self.pods[**pod].name == name);
@@ -323,7 +331,7 @@ impl World {
                 }
                 return self.check_sums();
             }
-            if idle {
+            if idle > IDLE_MAX {
                 break;
             }
         }

@@ -38,6 +38,10 @@ pub(super) struct Record {
     pub(super) pods: BTreeMap<usize, Run>,
     floors: BTreeMap<BudgetId, Rate>,
     floor_ttl: Duration,
+    /// Until then an earlier leader may still act. In the world's time, as the next.
+    quiet_until: Time,
+    /// Until then pods that are not on record may hold something.
+    unknown_until: Time,
 }
 
 /// A pod on record.
@@ -52,7 +56,7 @@ pub(super) struct Run {
 pub(super) enum Beginning {
     /// Nobody has led before.
     FirstUse,
-    /// The leader before has surely ended.
+    /// The leader before has surely ended. One before that may still go on, if that one waited for it.
     Confirmed,
     /// It may go on for so long.
     Silent(Duration),
@@ -70,18 +74,24 @@ impl Allocator {
         now: Time,
         clock: Clock,
         (timing, beginning): (Timing, Beginning),
-        roster: BTreeSet<PodId>,
+        mut roster: BTreeSet<PodId>,
         record: &mut Record,
     ) -> Allocator {
-        let now = clock.read(now);
         record.epoch += 1;
-        let lost = timing.charged(timing.lease_ttl);
-        let (quiet, roster) = match beginning {
-            Beginning::FirstUse => (Duration::ZERO, BTreeSet::new()),
-            Beginning::Confirmed => (Duration::ZERO, roster),
-            Beginning::Silent(quiet) => (quiet, roster),
-            Beginning::Lost => (lost, BTreeSet::from([UNKNOWN_PODS.into()])),
-        };
+        match beginning {
+            Beginning::FirstUse | Beginning::Confirmed => {}
+            Beginning::Silent(quiet) => record.quiet_until = now + quiet,
+            Beginning::Lost => {
+                record.quiet_until = now + timing.charged(timing.lease_ttl);
+                record.unknown_until = record.quiet_until + record.longest_hold(timing);
+                roster.clear();
+            }
+        }
+        if now < record.unknown_until {
+            roster.insert(UNKNOWN_PODS.into());
+        }
+        let quiet = record.quiet_until.since(now);
+        let now = clock.read(now);
         let start = Takeover {
             epoch: Epoch(record.epoch),
             quiet_until: now + quiet,

@@ -131,11 +131,8 @@ impl Checks {
 
     /// A pod's holder has been polled.
     pub(super) fn pod(&mut self, now: Time, pod: &Pod) {
-        let late = pod
-            .waiting
-            .values()
-            .find(|waiting| now > waiting.since + waiting.request.patience + LATE);
-        if late.is_some() {
+        let local = pod.clock.read(now);
+        if pod.waiting.values().any(|waiting| local > waiting.deadline + LATE) {
             self.fail(now, format!("{}: a request waits past its deadline", pod.name));
         }
         if pod.waiting.len() != pod.holder.waiting() {
@@ -223,7 +220,7 @@ impl World {
                     status.credited + Amount::from_micros(u64::try_from(status.level).unwrap_or(0));
             }
             if rate > most {
-                let what = format!("{id}: {rate:?} is held, {most:?} is all there is");
+                let what = format!("{id}: {rate:?} may accrue, {most:?} is all there is");
                 return self.checks.fail(self.now, what);
             }
             if level > burst {

@@ -91,7 +91,10 @@ impl World {
             Fault::Kill => self.kill(),
             Fault::Silence => self.silence(),
             Fault::Vanish { allocator } => self.end_allocator(allocator),
-            Fault::Begin(beginning) => self.lead(beginning),
+            Fault::Begin(beginning) => {
+                self.is_succeeding = false;
+                self.lead(beginning);
+            }
             Fault::SeeEnd { pod, run } => self.see_end(pod, run),
             Fault::StartAgain { pod } => self.start_again(pod),
             Fault::Edit => self.edit(),
@@ -220,9 +223,10 @@ impl World {
 
     fn kill(&mut self) {
         let leader = self.allocators.len() - 1;
-        if !self.allocators[leader].alive {
+        if self.is_succeeding {
             return;
         }
+        self.is_succeeding = true;
         self.end_allocator(leader);
         let pause = self.random.duration(Duration::from_millis(1), Duration::from_secs(2));
         self.agenda.add(self.now + pause, Event::Fault(Fault::Begin(Beginning::Confirmed)));
@@ -241,9 +245,10 @@ impl World {
     /// waits for as long.
     fn silence(&mut self) {
         let leader = self.allocators.len() - 1;
-        if !self.allocators[leader].alive {
+        if self.is_succeeding {
             return;
         }
+        self.is_succeeding = true;
         let goes_on = self.random.duration(ZOMBIE.0, ZOMBIE.1);
         let vanish = Fault::Vanish { allocator: leader };
         self.agenda.add(self.now + goes_on, Event::Fault(vanish));

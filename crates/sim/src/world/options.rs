@@ -26,6 +26,8 @@ pub struct Options {
     pub load_percent: u64,
     /// How the provider enforces its limits.
     pub limiter: Limiter,
+    /// When a window of the provider ends.
+    pub edge: Duration,
     /// What the provider counts.
     pub requests: bool,
     /// See `requests`.
@@ -190,6 +192,7 @@ impl Options {
             capacity: (arrivals * 100 / load_percent).max(1),
             load_percent,
             limiter: Limiter::Bucket(100),
+            edge: random.duration(Duration::ZERO, Duration::from_secs(60)),
             requests: true,
             tokens: false,
             slots: None,
@@ -273,11 +276,18 @@ impl Options {
         self.estimate = Estimate::Exact;
         self.unsent_percent = 0;
         self.patience = (millis(4_000), millis(8_000));
-        self.warm_up = Duration::from_secs(10);
-        self.end = match self.limiter {
-            Limiter::Bucket(_) => Duration::from_secs(70),
-            Limiter::Window(length) | Limiter::HiddenWindow(length) => self.warm_up + length * 2,
-        };
+        // Until a bucket is empty at first, and from edge to edge of a window.
+        self.warm_up = Duration::from_secs(20);
+        self.edge = self.warm_up;
+        match &mut self.limiter {
+            Limiter::Bucket(burst_percent) => {
+                *burst_percent = random.pick(&[5, 10]);
+                self.end = self.warm_up + Duration::from_secs(50);
+            }
+            Limiter::Window(length) | Limiter::HiddenWindow(length) => {
+                self.end = self.warm_up + *length * 2;
+            }
+        }
     }
 
     fn draw_faults(&mut self, random: &mut Random) {

@@ -47,7 +47,8 @@ pub(super) struct Pod {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) request: Request,
-    pub(super) since: Time,
+    /// On its pod's clock.
+    pub(super) deadline: Time,
 }
 
 impl Pod {

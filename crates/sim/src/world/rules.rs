@@ -47,7 +47,7 @@ pub(super) struct Raised {
 // === impl Rules ===
 
 impl Rules {
-    pub(super) fn new(options: &Options, random: &mut Random) -> Rules {
+    pub(super) fn new(options: &Options) -> Rules {
         let (window, burst_percent) = match options.limiter {
             Limiter::Bucket(percent) => (Window::TokenBucket, percent),
             Limiter::Window(_) | Limiter::HiddenWindow(_) => (Window::FixedWindow, 100),
@@ -59,7 +59,7 @@ impl Rules {
             shape,
             enforced: figures(options),
             limiter: options.limiter,
-            phase: random.duration(Duration::ZERO, Duration::from_secs(60)),
+            phase: options.edge,
         };
         for (rank, class) in (0..).zip(&options.classes) {
             let name = class_name(rank);

@@ -101,7 +101,7 @@ impl World {
             Admission::Granted(reservation) => self.start(pod, request, reservation),
             Admission::Waiting(draw) => {
                 let run = of.run;
-                of.waiting.insert(draw, Waiting { request, since: self.now });
+                of.waiting.insert(draw, Waiting { request, deadline });
                 if of.waiting.len() > QUEUE_MAX as usize {
                     self.checks.fail(self.now, format!("{name}: more wait than may"));
                 }
@@ -191,8 +191,10 @@ impl World {
                     return self.end(call);
                 }
                 self.calls[call].levels = match self.options.limiter {
-                    Limiter::Window(_) => self.provider.levels(self.now, MODEL),
-                    Limiter::Bucket(_) | Limiter::HiddenWindow(_) => Vec::new(),
+                    Limiter::HiddenWindow(_) => Vec::new(),
+                    Limiter::Bucket(_) | Limiter::Window(_) => {
+                        self.provider.levels(self.now, MODEL)
+                    }
                 };
                 let way = self.trip();
                 self.agenda.add(self.now + way, Event::Head { call });
@@ -240,6 +242,7 @@ impl World {
                 continue;
             }
             let seen = Seen {
+                at: of.sent,
                 reset_lo: of.sent + level.reset,
                 reset_hi: received + level.reset,
                 limit: Amount::from_units(level.limit),
