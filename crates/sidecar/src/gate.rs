@@ -185,7 +185,7 @@ impl Gate {
         self.with(|holder| holder.bye(now()))
     }
 
-    /// The newest leader seen.
+    /// What the lease is at this moment.
     pub(crate) fn status(&self) -> Status {
         let state = self.shared.state.lock();
         let now = now();
