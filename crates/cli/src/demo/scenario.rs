@@ -22,7 +22,6 @@ pub(crate) struct Scenario {
 pub(crate) struct Class {
     pub(crate) name: &'static str,
     pub(crate) value: i32,
-    holdback_percent: u32,
     description: &'static str,
 }
 
@@ -41,17 +40,11 @@ pub(crate) const PROVIDER: &str = "openai";
 /// What all calls ask for.
 pub(crate) const MODEL: &str = "gpt-4o-mini";
 
-/// From the highest to the lowest. The holdback is for what a second brings of the highest class
-/// beyond its average.
+/// From the highest to the lowest.
 pub(crate) const CLASSES: [Class; 3] = [
-    Class {
-        name: "interactive",
-        value: 1_000,
-        holdback_percent: 5,
-        description: "A person is waiting.",
-    },
-    Class { name: "standard", value: 100, holdback_percent: 0, description: "The usual." },
-    Class { name: "batch", value: 10, holdback_percent: 0, description: "Can wait." },
+    Class { name: "interactive", value: 1_000, description: "A person is waiting." },
+    Class { name: "standard", value: 100, description: "The usual." },
+    Class { name: "batch", value: 10, description: "Can wait." },
 ];
 
 /// How long a caller waits for the first byte, retries included; then it gives up. SDKs are told so
@@ -60,6 +53,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What of each budget the lower classes get whatever the higher ones ask for.
 pub(crate) const MIN_SHARE_PERCENT: u32 = 2;
+
+/// What of the bucket the lower classes leave to the highest, in percent: its next call or two. With a
+/// limit on tokens that is its largest call, which takes 2,000 of 10,000.
+const HOLDBACK_PERCENT_REQUESTS: u32 = 3;
+const HOLDBACK_PERCENT_TOKENS: u32 = 20;
 
 /// Below this a run is shown, not judged (`design.md` 10.8).
 pub(crate) const JUDGED_FROM: Duration = Duration::from_secs(60);
@@ -230,13 +228,18 @@ impl Scenario {
             "apiVersion": api, "kind": "LLMProvider", "metadata": {"name": PROVIDER},
             "spec": {"protocol": "OpenAI", "endpoint": endpoint, "limits": [limit]},
         });
+        let highest = CLASSES[0].value;
+        let holdback = match self.args.limit {
+            Limit::Requests => HOLDBACK_PERCENT_REQUESTS,
+            Limit::Tokens => HOLDBACK_PERCENT_TOKENS,
+        };
         let classes = CLASSES.iter().map(|class| {
             json!({
                 "apiVersion": api, "kind": "LLMPriorityClass", "metadata": {"name": class.name},
                 "spec": {
                     "value": class.value,
                     "minSharePercent": MIN_SHARE_PERCENT,
-                    "holdbackPercent": class.holdback_percent,
+                    "holdbackPercent": if class.value == highest { holdback } else { 0 },
                     "description": class.description,
                 },
             })
