@@ -141,7 +141,7 @@ fn a_policy_with_a_mistake_is_named_by_file_line_and_field() {
 }
 
 #[test]
-fn run_serves_a_real_endpoint_and_ends_with_all_that_it_started() {
+fn run_serves_an_endpoint_through_mistakes_and_crashes_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
     let (endpoint, emulator_admin) = (free(), free());
     let flags = [format!("--listen={endpoint}"), format!("--admin={emulator_admin}")];
@@ -149,7 +149,7 @@ fn run_serves_a_real_endpoint_and_ends_with_all_that_it_started() {
     let policy = directory.path().join("policy");
     fs::create_dir(&policy).unwrap();
     let text = PROVIDER.replace("ENDPOINT", &endpoint.to_string());
-    fs::write(policy.join("provider.yaml"), text).unwrap();
+    fs::write(policy.join("provider.yaml"), &text).unwrap();
     let (listen, admin) = (free(), free());
     let flags = [
         format!("--policy={}", policy.display()),
@@ -168,6 +168,22 @@ fn run_serves_a_real_endpoint_and_ends_with_all_that_it_started() {
     let answer = post(listen, "/local/v1/chat/completions", body);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("\"total_tokens\":"), "{answer}");
+
+    let stderr = BufReader::new(run.stderr.take().unwrap());
+    let mut lines = stderr.lines().map_while(Result::ok);
+    let mut is_told = |words: &str| lines.any(|line| line.contains(words));
+    fs::write(policy.join("provider.yaml"), text.replace("600", "many")).unwrap();
+    assert!(is_told("spec.limits[0]") && is_told("from before stays in force"));
+    fs::write(policy.join("provider.yaml"), text.replace("600", "900")).unwrap();
+    assert!(is_told("sound again"));
+
+    let children = children_of(run.id());
+    assert_eq!(children.len(), 2, "allocator and sidecar");
+    for child in &children {
+        kill_process(pid(*child), Signal::KILL).unwrap();
+        assert!(is_told("Starting it again") && is_told("is back"));
+    }
+    assert!(post(listen, "/local/v1/chat/completions", body).starts_with("HTTP/1.1 200"));
 
     let children = children_of(run.id());
     assert_eq!(children.len(), 2, "allocator and sidecar");
