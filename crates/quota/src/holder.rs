@@ -162,8 +162,8 @@ impl Holder {
     pub fn settle(&mut self, now: Time, reservation: Reservation, actual: &Vector) {
         self.levels.advance(now);
         let empty = Amount::ZERO;
-        let budgets: BTreeSet<&BudgetId> = reservation.vector.keys().chain(actual.keys()).collect();
-        for budget in budgets {
+        let more = actual.keys().filter(|budget| !reservation.vector.contains_key(*budget));
+        for budget in reservation.vector.keys().chain(more) {
             let reserved = *reservation.vector.get(budget).unwrap_or(&empty);
             let charged = *actual.get(budget).unwrap_or(&empty);
             self.books.settled(budget, reserved, charged);
@@ -256,7 +256,7 @@ impl Holder {
         let report = (self.link == Link::Up).then(|| self.report_due());
         let refill = self.waiters.first().and_then(|w| self.levels.refilled_at(now, &w.ask.vector));
         let waiting = !self.waiters.is_empty();
-        let lease = self.levels.lease().next_change(now).filter(|_| waiting);
+        let lease = waiting.then(|| self.levels.lease().next_change(now)).flatten();
         let lost =
             self.down_since().map(|since| since + LOST_AFTER).filter(|at| waiting && *at > now);
         let deadline = self.waiters.next_deadline();
