@@ -36,7 +36,7 @@ use session::{Demand, Session};
 pub use status::{BudgetStatus, PodStatus, Status};
 
 /// How often leases are planned anew. Draws do not wait for it.
-const PLAN_EVERY: Duration = Duration::from_millis(250);
+const PLAN_EVERY: Duration = Duration::from_millis(100);
 /// A stock's mark on durable record is moved on by this part of it, in percent.
 const STOCK_BLOCK_PERCENT: u64 = 1;
 /// A budget for which draws waited this long ago is still contended: queues run empty for moments.

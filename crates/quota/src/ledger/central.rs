@@ -16,7 +16,7 @@ use crate::units::{Amount, Rate};
 /// anything has been seen (`leases.md` 3.1).
 const GUARD_AT_FIRST: Duration = Duration::from_millis(250);
 /// The bounds of g, and what is added to the longest transit seen.
-const GUARD_MIN: Duration = Duration::from_millis(100);
+const GUARD_MIN: Duration = Duration::from_millis(50);
 const GUARD_MAX: Duration = Duration::from_secs(1);
 const GUARD_MARGIN: Duration = Duration::from_millis(50);
 /// Of a window whose edges are unknown, what may be admitted at once; the rest is paced, so that any
