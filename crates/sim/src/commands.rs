@@ -2,4 +2,5 @@
 
 pub(crate) mod model;
 pub(crate) mod mutations;
+pub(crate) mod scenario;
 pub(crate) mod worlds;

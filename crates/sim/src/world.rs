@@ -30,7 +30,8 @@ mod tests;
 
 use std::time::Duration;
 
-use providers::enforce::Limiter;
+use providers::enforce::Limiter as Enforcer;
+use providers::enforce::figures::Figures;
 use quota::holder::Event as Decision;
 use quota::time::Time;
 
@@ -41,7 +42,7 @@ use self::clock::Clock;
 use self::faults::Fault;
 use self::ideal::{Due, Ideal};
 use self::links::{Down, Link, Side, Up};
-use self::options::Options;
+use self::options::{Limiter, Options};
 use self::outcome::{Outcome, Violation};
 use self::pod::Pod;
 use self::random::Random;
@@ -58,7 +59,7 @@ struct World {
     random: Random,
     demand: Random,
     rules: Rules,
-    provider: Limiter,
+    provider: Enforcer,
     ideal: Ideal,
     pods: Vec<Pod>,
     allocators: Vec<Allocator>,
@@ -66,6 +67,8 @@ struct World {
     links: Vec<Link>,
     calls: Vec<Call>,
     checks: Checks,
+    /// The provider's figures when measuring began, and those of the ideal.
+    begun: [Vec<Figures>; 2],
     outcome: Outcome,
     trace: Trace,
     /// A successor of the leader is about to begin.
@@ -168,7 +171,7 @@ impl World {
             now,
             agenda: Agenda::new(),
             demand,
-            provider: Limiter::new(now, std::slice::from_ref(&limit)),
+            provider: Enforcer::new(now, std::slice::from_ref(&limit)),
             ideal: Ideal::new(now, &limit),
             pods: Vec::new(),
             allocators: Vec::new(),
@@ -176,6 +179,7 @@ impl World {
             links: Vec::new(),
             calls: Vec::new(),
             checks: Checks::new(options, &rules),
+            begun: [Vec::new(), Vec::new()],
             outcome: Outcome::of(options),
             trace: Trace::new(keep),
             is_succeeding: false,
@@ -388,17 +392,21 @@ impl World {
     fn measure(&mut self) {
         self.provider.restart_figures(self.now);
         self.ideal.limiter.restart_figures(self.now);
+        self.begun = [self.provider.figures(self.now), self.ideal.limiter.figures(self.now)];
     }
 
     fn finish(&mut self) {
         self.note(|| "arrivals end".to_owned());
         self.is_ending = true;
-        let (ours, ideal) = (self.provider.figures(self.now), self.ideal.limiter.figures(self.now));
-        self.outcome.measured(&ours, &ideal);
+        let ended = [self.provider.figures(self.now), self.ideal.limiter.figures(self.now)];
+        let spans = [0, 1].map(|of| [self.begun[of].as_slice(), ended[of].as_slice()]);
+        let is_bucket = matches!(self.options.limiter, Limiter::Bucket(_));
+        self.outcome.measured(spans, is_bucket);
         self.checks.used(self.now, &self.options, &self.outcome);
     }
 
     fn add_ideal(&mut self, due: Vec<(Time, Due)>) {
+        self.outcome.rejected_ideally = self.ideal.rejected;
         for (at, due) in due {
             self.agenda.add(at, Event::Ideal(due));
         }

@@ -114,7 +114,7 @@ impl World {
         pod.watched = self.options.faults.losses == 0 || self.random.percent(50);
         pod.weight = match self.options.demand {
             Demand::Even | Demand::OnOff => 1_000,
-            Demand::Skewed => 1_000 / (index as u64 + 1),
+            Demand::Skewed | Demand::Popular => 1_000 / (index as u64 + 1),
             Demand::OnePod => u64::from(index == 0),
         };
         self.pods.push(pod);
@@ -122,9 +122,18 @@ impl World {
         let dial_at = self.now + self.random.duration(Duration::ZERO, Duration::from_millis(20));
         self.agenda.add(dial_at, Event::Dial { pod: index, run: 1 });
         self.plan_arrival(index);
-        if self.options.demand == Demand::OnOff {
-            let at = self.now + self.demand.duration(Duration::ZERO, Duration::from_secs(3));
-            self.agenda.add(at, Event::Toggle { pod: index });
+        match self.options.demand {
+            Demand::OnOff => {
+                let at = self.now + self.demand.duration(Duration::ZERO, Duration::from_secs(3));
+                self.agenda.add(at, Event::Toggle { pod: index });
+            }
+            // One in four is busy at any time.
+            Demand::Popular if self.demand.percent(75) => self.toggle(index),
+            Demand::Popular => {
+                let stay = self.stay(index);
+                self.agenda.add(self.now + stay, Event::Toggle { pod: index });
+            }
+            Demand::Even | Demand::Skewed | Demand::OnePod => {}
         }
     }
 

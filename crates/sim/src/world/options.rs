@@ -92,6 +92,9 @@ pub enum Demand {
     OnePod,
     /// Each pod is busy for a while and idle for a while.
     OnOff,
+    /// Pods are busy for about 20 s and idle for about 60 s; when busy, the n-th asks for an n-th of
+    /// what the first one does (`leases.md` 2.2).
+    Popular,
 }
 
 /// One priority class.
@@ -152,7 +155,7 @@ impl Options {
     /// The options of a seed.
     pub fn draw(seed: u64) -> Options {
         let mut random = Random::new(seed);
-        let steady = random.percent(5);
+        let steady = random.percent(2);
         let mut options = Options::base(seed, &mut random);
         options.draw_limits(&mut random, steady);
         options.draw_traffic(&mut random);
@@ -174,6 +177,28 @@ impl Options {
         options.draw_network(&mut random);
         options.make_steady(&mut random);
         options
+    }
+
+    /// The scenario of `leases.md` 2.2: requests of LLM sizes on a limit of tokens that holds a tenth
+    /// of a minute, from pods that come and go; a request waits 5 s at most.
+    pub fn scenario(seed: u64, pods: usize, load_percent: u64) -> Options {
+        let mut random = Random::new(seed);
+        Options {
+            end: Duration::from_secs(600),
+            pods,
+            capacity: 7,
+            load_percent,
+            limiter: Limiter::Bucket(10),
+            requests: false,
+            tokens: true,
+            demand: Demand::Popular,
+            classes: vec![ClassOptions { min_share: 2, holdback: 0 }],
+            median_tokens: 1_500,
+            patience: (millis(5_000), millis(5_000)),
+            service: (millis(500), millis(8_000)),
+            drift_ppm: 50,
+            ..Options::base(seed, &mut random)
+        }
     }
 
     fn base(seed: u64, random: &mut Random) -> Options {
@@ -269,25 +294,29 @@ impl Options {
     /// More demand than budget all the time, and nothing else that costs any of it.
     fn make_steady(&mut self, random: &mut Random) {
         self.steady = true;
-        self.capacity = random.range(5, 20);
+        // As many that what lies in pods at an edge, a part of a request in each, is below a percent.
+        self.capacity = 20;
         self.load_percent = random.pick(&[150, 200, 300]);
         self.demand = random.pick(&[Demand::Even, Demand::Skewed, Demand::OnePod]);
         self.slots = None;
         self.estimate = Estimate::Exact;
         self.unsent_percent = 0;
         self.patience = (millis(4_000), millis(8_000));
-        // Until a bucket is empty at first, and from edge to edge of a window.
+        // A bucket is empty by then. A window is measured from edge to edge; one of unknown edges from
+        // the first, because whoever is ahead of the pace once makes up for it later.
         self.warm_up = Duration::from_secs(20);
-        self.edge = self.warm_up;
         match &mut self.limiter {
             Limiter::Bucket(burst_percent) => {
                 *burst_percent = random.pick(&[5, 10]);
-                self.end = self.warm_up + Duration::from_secs(50);
+                self.end = self.warm_up + Duration::from_secs(40);
             }
-            Limiter::Window(length) | Limiter::HiddenWindow(length) => {
-                self.end = self.warm_up + *length * 2;
+            Limiter::Window(length) => self.end = self.warm_up + *length,
+            Limiter::HiddenWindow(length) => {
+                self.warm_up = Duration::ZERO;
+                self.end = *length * 2;
             }
         }
+        self.edge = self.warm_up;
     }
 
     fn draw_faults(&mut self, random: &mut Random) {

@@ -5,6 +5,7 @@ use std::fmt;
 use providers::enforce::figures::Figures;
 use quota::dimension::Dimension;
 use quota::time::Time;
+use quota::units::Amount;
 
 use super::options::Options;
 
@@ -21,6 +22,8 @@ pub struct Outcome {
     pub admitted: u64,
     /// Those that were not, in time.
     pub rejected: u64,
+    /// The same of the ideal bucket.
+    pub rejected_ideally: u64,
     /// 429s of the provider in a world where nobody could know what it would charge.
     pub refused_by_provider: u64,
     /// The part of what was on offer that was used, of the limit that was used most.
@@ -46,21 +49,27 @@ impl Outcome {
             offered: 0,
             admitted: 0,
             rejected: 0,
+            rejected_ideally: 0,
             refused_by_provider: 0,
             used: 0.0,
             used_ideally: 0.0,
         }
     }
 
-    pub(super) fn measured(&mut self, ours: &[Figures], ideal: &[Figures]) {
-        let used = |figures: &[Figures]| {
-            let rates = figures.iter().filter(|of| of.dimension != Dimension::ConcurrentRequests);
-            // What is in flight is not on offer; what was admitted is used.
-            let part = |of: &Figures| {
-                let on_offer = of.on_offer + of.in_flight;
-                of.admitted.micros() as f64 / on_offer.micros().max(1) as f64
-            };
-            rates.map(part).fold(0.0, f64::max)
+    /// Takes down what was used from `begin` on. Levels that a bucket held then are not counted as on
+    /// offer: what of them is kept back, for guards and higher classes, is kept back once.
+    pub(super) fn measured(&mut self, [ours, ideal]: [[&[Figures]; 2]; 2], is_bucket: bool) {
+        let used = |[begin, end]: [&[Figures]; 2]| {
+            let mut most: f64 = 0.0;
+            for (begin, end) in begin.iter().zip(end) {
+                let level = Amount::from_units(if is_bucket { begin.remaining } else { 0 });
+                // What is in flight is not in `on_offer`; what was admitted is used.
+                let on_offer = (end.on_offer + end.in_flight - level).micros().max(1);
+                if end.dimension != Dimension::ConcurrentRequests {
+                    most = most.max(end.admitted.micros() as f64 / on_offer as f64);
+                }
+            }
+            most
         };
         (self.used, self.used_ideally) = (used(ours), used(ideal));
     }

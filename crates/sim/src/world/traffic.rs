@@ -71,8 +71,12 @@ impl World {
         }
         let arrivals = self.options.capacity * self.options.load_percent * of.weight;
         let mean = Duration::from_secs(1).mul_f64((total * 100) as f64 / arrivals as f64);
-        // Half of the pods are idle at any time.
-        let mean = if self.options.demand == Demand::OnOff { mean / 2 } else { mean };
+        // Some of the pods are idle at any time.
+        let mean = match self.options.demand {
+            Demand::OnOff => mean / 2,
+            Demand::Popular => mean / 4,
+            Demand::Even | Demand::Skewed | Demand::OnePod => mean,
+        };
         let phase = of.phase;
         let at = self.now + self.demand.exponential(mean);
         self.agenda.add(at, Event::Arrival { pod, phase });
@@ -82,9 +86,22 @@ impl World {
         let of = &mut self.pods[pod];
         of.busy = !of.busy;
         of.phase += 1;
-        let stay = self.demand.duration(Duration::from_millis(500), Duration::from_secs(5));
+        let stay = self.stay(pod);
         self.agenda.add(self.now + stay, Event::Toggle { pod });
         self.plan_arrival(pod);
+    }
+
+    /// How long a pod stays busy or idle.
+    pub(super) fn stay(&mut self, pod: usize) -> Duration {
+        match (self.options.demand, self.pods[pod].busy) {
+            (Demand::Popular, true) => {
+                self.demand.duration(Duration::from_secs(10), Duration::from_secs(30))
+            }
+            (Demand::Popular, false) => {
+                self.demand.duration(Duration::from_secs(30), Duration::from_secs(90))
+            }
+            _ => self.demand.duration(Duration::from_millis(500), Duration::from_secs(5)),
+        }
     }
 
     /// Asks a pod's holder, as the sidecar does.
