@@ -4,8 +4,8 @@
 //! A world runs the code that decides in production: `quota::holder` for each pod, `quota::ledger`
 //! for each allocator, and `providers::enforce` as the provider. What the shells around them do
 //! (streams, timers, the record of an allocator) is restated here in its simplest form. After every
-//! event the world is checked ([`checks`]); an ideal bucket beside it is asked for the same
-//! ([`ideal`]). A seed gives the same world again, to the byte. Called by the binary `sim` and by
+//! event the world is checked (`checks`); an ideal bucket beside it is asked for the same
+//! (`ideal`). A seed gives the same world again, to the byte. Called by the binary `sim` and by
 //! tests. Not here: which leases are safe in every order of events, which [`crate::model`] explores.
 
 pub mod options;
