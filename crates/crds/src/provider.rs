@@ -65,9 +65,9 @@ pub struct ProviderSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message(IMMUTABLE_MESSAGE))]
     pub protocol: Protocol,
 
-    /// Where the provider is: https://HOST[:PORT][/PATH], without the /v1 that applications add
-    /// themselves. http:// is accepted for loopback and private addresses, localhost, and names
-    /// inside the cluster.
+    /// Where the provider is: `https://`, host, and port and path if need be, without the /v1 that
+    /// applications add themselves. `http://` is accepted for loopback and private addresses,
+    /// localhost, and names inside the cluster.
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new(endpoint::FORM_RULE).message(endpoint::FORM_MESSAGE))]
     #[x_kube(validation = Rule::new(endpoint::PLAIN_RULE).message(endpoint::PLAIN_MESSAGE))]
