@@ -7,7 +7,7 @@
 //! Nothing here does I/O, reads a clock or logs, and nothing keeps a prompt or a completion: what is
 //! read of a body is counted and forgotten.
 //!
-//! A further provider is one file that implements [`Adapter`] and one line in [`adapter`].
+//! A further provider is one file that implements [`Adapter`] and one line in [`adapter()`].
 
 pub mod adapter;
 pub mod auth;

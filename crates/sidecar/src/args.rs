@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_SIDECAR_LABELS", value_name = "K=V,...", default_value = "")]
     pub labels: String,
 
-    /// Where applications connect. 127.0.0.1 means [::1] too where the machine has it.
+    /// Where applications connect. 127.0.0.1 means ::1 too where the machine has it.
     #[arg(
         long,
         env = "WEIR_SIDECAR_LISTEN",

@@ -1,6 +1,6 @@
 //! The per-pod proxy: holds a pod's LLM traffic within its quota.
 //!
-//! A request goes `listener -> route -> admit -> upstream -> meter` ([`proxy`] reads top to bottom).
+//! A request goes `listener -> route -> admit -> upstream -> meter` (`proxy` reads top to bottom).
 //! Beside the path, `lease` keeps the stream to the allocator; both meet in `gate`, around the
 //! decisions of `quota::holder`. The sidecar never talks to Kubernetes, and a request that fits its
 //! lease never waits for the allocator.
