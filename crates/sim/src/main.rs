@@ -28,6 +28,8 @@ enum Command {
     Model(commands::model::ModelArgs),
     /// Take each rule away in turn: the model check must find what goes wrong.
     Mutations(commands::mutations::MutationsArgs),
+    /// Run one world twice: what happens must be the same, to the byte.
+    Meta(commands::meta::MetaArgs),
     /// Run the scenario that rate splitting fails: many pods, requests of LLM sizes, half the load.
     Scenario(commands::scenario::ScenarioArgs),
     /// Run random worlds of pods, allocators and a provider.
@@ -59,6 +61,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     match &args.command {
         Some(Command::Model(of)) => commands::model::run(of, args.output),
         Some(Command::Mutations(of)) => commands::mutations::run(of, args.output),
+        Some(Command::Meta(of)) => Ok(commands::meta::run(of)),
         Some(Command::Scenario(of)) => commands::scenario::run(of, args.output),
         Some(Command::Worlds(of)) => commands::worlds::run(of, args.output),
         None => {
