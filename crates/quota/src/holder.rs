@@ -355,6 +355,8 @@ impl Holder {
         let Some(waiter) = self.waiters.remove(credit.id) else { return };
         if now >= credit.echo + credit.spend_by {
             // Void: it took too long to arrive. Ask again, under the same name.
+            self.books.slots_returned(&waiter.ask.vector);
+            self.changed(now);
             self.events.push(Event::Send(ToAllocator::Draw(waiter.draw(now, credit.id))));
             self.waiters.insert(credit.id, waiter);
             return;

@@ -86,6 +86,14 @@ impl Books {
         }
     }
 
+    /// The slots of a credit that is void. What else it gave ends by itself; a slot ends when its pod
+    /// says so.
+    pub(super) fn slots_returned(&mut self, vector: &Vector) {
+        let mut slots = vector.clone();
+        slots.retain(|budget, _| self.slots.contains_key(budget));
+        self.credit_returned(&slots);
+    }
+
     pub(super) fn forced(&mut self, vector: &Vector) {
         for (budget, amount) in vector {
             self.of(budget).overdrawn += *amount;

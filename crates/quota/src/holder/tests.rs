@@ -42,6 +42,17 @@ fn policy(on_allocator_loss: OnLoss) -> PodPolicy {
     }
 }
 
+fn provider(budgets: Vec<Budget>) -> Provider {
+    let limit = Limit { name: "gpt".into(), models: vec!["*".to_owned()], budgets };
+    Provider {
+        name: "openai".into(),
+        protocol: Protocol::OpenAi,
+        endpoint: String::new(),
+        keys: Vec::new(),
+        limits: vec![limit],
+    }
+}
+
 /// A pod that has a policy and has been welcomed at time 0.
 fn welcomed(on_loss: OnLoss) -> Holder {
     let mut holder = Holder::new(at(0));
@@ -188,6 +199,26 @@ fn credit_that_arrives_too_late_is_void_and_is_asked_for_again() {
         |message: &&ToAllocator| matches!(message, ToAllocator::Draw(draw) if draw.id == id);
     assert!(sent(&events).iter().any(again));
     assert_eq!(holder.waiting(), 1);
+}
+
+#[test]
+fn a_slot_of_credit_that_is_void_goes_back_and_its_tokens_end_by_themselves() {
+    let slots = BudgetId::from_wire("openai/gpt/concurrentRequests");
+    let budgets = vec![
+        Budget::new(budget(), Dimension::TokensPerMinute, 600, Shape::default()),
+        Budget::new(slots.clone(), Dimension::ConcurrentRequests, 4, Shape::default()),
+    ];
+    let mut holder = welcomed(OnLoss::Floor);
+    holder.set_policy(&PodPolicy { providers: vec![provider(budgets)], ..policy(OnLoss::Floor) });
+    let mut ask = ask(5, "low", at(5_000));
+    ask.vector.insert(slots.clone(), Amount::from_units(1));
+    let id = waiting(&mut holder, at(0), ask);
+    let _ = holder.poll(at(0));
+    holder.receive(at(1_000), credit(id, at(0)));
+    let ToAllocator::Bye(report) = holder.bye(at(1_100)) else { panic!("not a farewell") };
+    let returned = |budget: &BudgetId| report.items[budget].counters.returned;
+    assert_eq!(returned(&slots), Amount::from_units(1));
+    assert_eq!(returned(&budget()), Amount::ZERO);
 }
 
 #[test]
@@ -349,18 +380,7 @@ fn a_pod_that_ends_gives_back_what_is_left() {
 fn what_a_window_that_is_over_was_charged_does_not_come_back() {
     let shape = Shape { window: Window::FixedWindow, ..Shape::default() };
     let dimension = Dimension::TokensPerMinute;
-    let limit = Limit {
-        name: "gpt".into(),
-        models: vec!["*".to_owned()],
-        budgets: vec![Budget::new(budget(), dimension, 600, shape)],
-    };
-    let provider = Provider {
-        name: "openai".into(),
-        protocol: Protocol::OpenAi,
-        endpoint: String::new(),
-        keys: Vec::new(),
-        limits: vec![limit],
-    };
+    let provider = provider(vec![Budget::new(budget(), dimension, 600, shape)]);
     // Where the edge is not known, there may have been one. It is at 70 s, and a minute later.
     let seen =
         |millis| Some(Seen { reset_lo: at(millis), reset_hi: at(millis), ..Seen::default() });
