@@ -33,6 +33,7 @@ impl Snapshot {
                 "leased_per_second": units(it.leased.micros()),
                 "local_level_caps": units(it.caps.micros()),
                 "credited": units(it.credited.micros()),
+                "left": left(it.level),
                 "used_last_minute": units(it.used_last_minute.micros()),
                 "waiting": it.waiting,
             });
@@ -64,6 +65,12 @@ impl Snapshot {
         });
         format!("{state:#}\n")
     }
+}
+
+/// What nobody holds, in units; below zero is debt.
+#[expect(clippy::cast_precision_loss, reason = "for people; fifteen digits are enough")]
+fn left(micros: i64) -> Value {
+    json!(micros as f64 / 1e6)
 }
 
 /// Units from millionths.
