@@ -13,11 +13,9 @@ use anyhow::Context;
 use crate::workspace::Workspace;
 use crate::{prove, sdk, tidy};
 
-/// Worlds of the simulator on a fixed seed, so that a red run is red again ...
-const FIXED_WORLDS: &str = "3000";
-
-/// ... and on one drawn for this run, so that each run looks at something new.
-const FRESH_WORLDS: &str = "1000";
+/// Worlds of the simulator, from a fixed seed, so that a red run is red again. `cargo xtask prove`
+/// with another seed looks at something new.
+const WORLDS: &str = "2000";
 
 /// The size of the sidecar that we promise, in bytes; it is in every pod.
 const SIDECAR_MAX_BYTES: u64 = 8_000_000;
@@ -125,14 +123,8 @@ fn tests(workspace: &Workspace) -> anyhow::Result<Tally> {
 }
 
 fn proofs(workspace: &Workspace) -> anyhow::Result<Tally> {
-    let fresh_seed = since(SystemTime::UNIX_EPOCH).as_secs().to_string();
-    let mut tally = Tally::default();
-    for (seed, worlds) in [("1", FIXED_WORLDS), (fresh_seed.as_str(), FRESH_WORLDS)] {
-        println!("cargo xtask prove --seed {seed} --worlds {worlds}");
-        let mut command = prove::command(workspace);
-        tally = tally.plus(succeeds(command.args(["--seed", seed, "--worlds", worlds]))?);
-    }
-    Ok(tally)
+    println!("cargo xtask prove --seed 1 --worlds {WORLDS}");
+    succeeds(prove::command(workspace).args(["--seed", "1", "--worlds", WORLDS]))
 }
 
 fn sidecar_size(workspace: &Workspace) -> anyhow::Result<Tally> {
