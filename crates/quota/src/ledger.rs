@@ -58,7 +58,6 @@ pub struct Ledger {
     sessions: BTreeMap<PodId, Session>,
     outbox: Vec<(PodId, ToPod)>,
     plan_at: Time,
-    challenge_at: Time,
     /// When draws waited for a budget last.
     contended: BTreeMap<BudgetId, Time>,
     /// Central levels start full: nobody has used this account through Weir before.
@@ -89,7 +88,6 @@ impl Ledger {
             sessions: BTreeMap::new(),
             outbox: Vec::new(),
             plan_at: now,
-            challenge_at: now,
             contended: BTreeMap::new(),
             first_use,
         }
@@ -155,8 +153,7 @@ impl Ledger {
         session.flow = quota;
         session.connected = true;
         session.welcome = false;
-        session.challenge_due = true;
-        self.challenge_at = now;
+        session.challenge_at = now;
     }
 
     /// A pod falls under another quota now.
@@ -226,8 +223,8 @@ impl Ledger {
     /// When `poll` has something to do next, if nothing else happens.
     pub fn next_wakeup(&self, now: Time) -> Option<Time> {
         let planned = (!self.sessions.is_empty()).then_some(self.plan_at);
-        let challenged = self.sessions.values().any(|session| session.challenge_due);
-        let challenge = challenged.then_some(self.challenge_at);
+        let strangers = self.sessions.values().filter(|session| session.is_stranger());
+        let challenge = strangers.map(|session| session.challenge_at).min();
         let served = self.queue.next_wakeup(now, &self.centre);
         [planned, challenge, served].into_iter().flatten().min()
     }
@@ -253,8 +250,7 @@ impl Ledger {
         match self.accounts.register(now, pod, holdings) {
             Registration::Unasked => return,
             Registration::Stale => {
-                session.challenge_due = true;
-                self.challenge_at = now;
+                session.challenge_at = now;
                 return;
             }
             Registration::Accepted => {}
@@ -423,24 +419,18 @@ impl Ledger {
     // --- what is due ---
 
     fn challenge(&mut self, now: Time) {
-        if now < self.challenge_at {
-            return;
-        }
-        let epoch = self.accounts.epoch();
+        let (epoch, quiet) = (self.accounts.epoch(), self.accounts.quiet_until());
         for (pod, session) in &mut self.sessions {
-            if !session.connected || session.welcome || !session.challenge_due {
+            // One by one: a newer challenge makes the answer to the one before worthless.
+            if !session.is_stranger() || now < session.challenge_at {
                 continue;
             }
             // Until the leader before has surely ended there is nothing to ask; try again later.
+            session.challenge_at = (now + CHALLENGE_AGAIN).max(quiet);
             if let Some(nonce) = self.accounts.challenge(now, pod, session.boot) {
                 self.outbox.push((pod.clone(), ToPod::Challenge(epoch, nonce)));
             }
         }
-        for session in self.sessions.values_mut() {
-            session.challenge_due = session.connected && !session.welcome;
-        }
-        let quiet = self.accounts.quiet_until();
-        self.challenge_at = if now < quiet { quiet } else { now + CHALLENGE_AGAIN };
     }
 
     fn expire(&mut self, now: Time) {

@@ -149,6 +149,7 @@ pub fn run(options: &Options, keep: Keep) -> (Result<Outcome, Violation>, Vec<St
             break;
         }
     }
+    world.now = world.now.max(Time::ZERO + world.options.end + DRAIN);
     world.settle_up();
     let World { checks, outcome, trace, .. } = world;
     let result = match checks.violation {

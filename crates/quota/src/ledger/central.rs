@@ -48,8 +48,8 @@ pub(super) struct Central {
     /// g.
     guard: Duration,
     edges: Option<Edges>,
-    /// Since when the edges are not known, and what the level held then.
-    blind: (Time, Amount),
+    /// Since when the edges are not known.
+    blind_since: Time,
     /// For a window of unknown edges: what was admitted in the last window's length.
     log: Option<Log>,
     /// For a bucket: what was granted lately, until its level needs no proof any more.
@@ -102,7 +102,7 @@ impl Central {
             full_rate: Rate::ZERO,
             guard: GUARD_AT_FIRST,
             edges: None,
-            blind: (now, Amount::ZERO),
+            blind_since: now,
             log: match budget.kind {
                 Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
                 _ => None,
@@ -127,7 +127,6 @@ impl Central {
         central.bucket.set_cap(burst);
         if full {
             central.bucket.add(burst);
-            central.blind.1 = burst;
         }
         central
     }
@@ -144,10 +143,14 @@ impl Central {
 
     /// The same level under another figure: what was there stays, as far as it fits.
     pub(super) fn with_budget(self, budget: Budget) -> Central {
-        let edges = self.edges.filter(|_| self.budget.kind == budget.kind);
-        let forgotten = self.edges.is_some() && edges.is_none();
-        let blind = if forgotten { (self.at, self.bucket.available()) } else { self.blind };
-        Central { budget, edges, blind, ..self }
+        let length = |kind: Kind| match kind {
+            Kind::Window { length, .. } => length,
+            _ => Duration::ZERO,
+        };
+        let edges = self.edges.filter(|_| length(self.budget.kind) == length(budget.kind));
+        let forgets = self.edges.is_some() && edges.is_none();
+        let blind_since = if forgets { self.at } else { self.blind_since };
+        Central { budget, edges, blind_since, ..self }
     }
 
     /// Sets what of it is nobody's, and what local levels may hold, from the last `advance` on.
@@ -199,16 +202,27 @@ impl Central {
         match &mut self.edges {
             Some(edges) => edges.observe(lo, hi, now),
             None => {
-                // An edge may have passed that did not empty the level. What was saved up before it
-                // is too much for this window.
-                let (since, held) = self.blind;
-                let saved = held + self.planned_rate().over(now.since(since));
-                self.bucket.take(saved.min(self.burst()));
                 self.edges = Some(Edges::new(length, lo, hi, now));
+                self.fit_into_window(now);
                 self.large_waiting = 0;
             }
         }
         self.resets_at = self.edges.map(|edges| edges.lo() - self.guard).filter(|at| *at > now);
+    }
+
+    /// Takes from the level what the window that lasts now has no room for: while its edges were not
+    /// known, it was not let through at the pace that makes one last.
+    fn fit_into_window(&mut self, now: Time) {
+        let Kind::Window { limit, length } = self.budget.kind else { return };
+        let (Some(edges), Some(log)) = (&self.edges, &self.log) else { return };
+        let (begin, end) = (edges.lo() - length - self.guard, edges.lo() - self.guard);
+        let rate = self.planned_rate();
+        let older = if self.blind_since < begin { self.caps } else { Amount::ZERO };
+        let used = log.since_with_others(begin, rate) + older + rate.over(end.since(now));
+        let micros = |amount: Amount| i64::try_from(amount.micros()).unwrap_or(i64::MAX);
+        let surplus =
+            self.bucket.level().saturating_sub(micros(limit).saturating_sub(micros(used)));
+        self.bucket.take(Amount::from_micros(u64::try_from(surplus).unwrap_or(0)));
     }
 
     /// What the provider said, at `at` or later, was left (rule 8): whatever was not granted since then,

@@ -20,6 +20,8 @@ pub(super) struct Log {
     entries: VecDeque<(Time, Amount)>,
     sum: Amount,
     /// Before it, something may have been admitted that is not in the log.
+    began: Time,
+    /// When that is out of the span.
     complete_at: Time,
     /// By how much some later span may hold more than the last one, if what is leased now goes on.
     ahead: Amount,
@@ -29,9 +31,9 @@ pub(super) struct Log {
 impl Log {
     /// A log over `span` that knows everything since `now`, and that nothing came before if `fresh`.
     pub(super) fn new(now: Time, span: Duration, fresh: bool) -> Log {
-        let complete_at = if fresh { now } else { now + span };
-        let (sum, ahead) = (Amount::ZERO, Amount::ZERO);
-        Log { span, entries: VecDeque::new(), sum, complete_at, ahead, looked_at: Time::ZERO }
+        let (began, complete_at) = if fresh { (Time::ZERO, now) } else { (now, now + span) };
+        let (entries, sum, ahead) = (VecDeque::new(), Amount::ZERO, Amount::ZERO);
+        Log { span, entries, sum, began, complete_at, ahead, looked_at: Time::ZERO }
     }
 
     pub(super) fn advance(&mut self, now: Time) {
@@ -96,6 +98,11 @@ impl Log {
     /// By how much some later span may hold more than the last one.
     pub(super) fn ahead(&self) -> Amount {
         self.ahead
+    }
+
+    /// The same, and what others admitted before this log began, if they kept to `rate`.
+    pub(super) fn since_with_others(&self, at: Time, rate: Rate) -> Amount {
+        self.since(at) + rate.over(self.began.since(at))
     }
 
     /// What was admitted in the last span.

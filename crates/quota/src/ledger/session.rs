@@ -27,8 +27,8 @@ pub(super) struct Session {
     pub(super) connected: bool,
     /// Its holdings are known: it may draw and be granted.
     pub(super) welcome: bool,
-    /// When to challenge it, if it has not been.
-    pub(super) challenge_due: bool,
+    /// When it is to be challenged next, while it is not welcome.
+    pub(super) challenge_at: Time,
     /// This ledger has counted its figures from some point on.
     pub(super) known: bool,
     /// Its lease must be planned and granted anew.
@@ -80,7 +80,7 @@ impl Session {
             flow,
             connected: true,
             welcome: false,
-            challenge_due: true,
+            challenge_at: now,
             known: false,
             changed: false,
             echo: Time::ZERO,
@@ -99,6 +99,11 @@ impl Session {
             draws: BTreeSet::new(),
             granted: BTreeMap::new(),
         }
+    }
+
+    /// True while its holdings are asked for.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.connected && !self.welcome
     }
 
     /// Takes a clock reading of the pod that arrived at `now`.

@@ -298,6 +298,9 @@ impl Options {
         self.capacity = 20;
         self.load_percent = random.pick(&[150, 200, 300]);
         self.demand = random.pick(&[Demand::Even, Demand::Skewed, Demand::OnePod]);
+        // Of two limits that bind alike neither can be used up; what is held back dies at an edge.
+        self.requests = !self.tokens;
+        self.classes.iter_mut().for_each(|class| class.holdback = class.holdback.min(5));
         self.slots = None;
         self.estimate = Estimate::Exact;
         self.unsent_percent = 0;
