@@ -89,7 +89,7 @@ fn pods(scenario: &Scenario, fleet: &Fleet, way: Way) -> Vec<Pod> {
             Way::Static => {
                 // A window has no burst; a call at a time keeps even its worst minute within it.
                 let burst = match scenario.args.limiter {
-                    Limiter::TokenBucket => scenario.burst() / count,
+                    Limiter::TokenBucket => scenario::as_float(scenario.burst()) / count,
                     Limiter::FixedWindow => scenario.cost_per_call,
                 };
                 let bucket = Bucket::new(scenario.per_second() / count, burst, Instant::now());

@@ -38,7 +38,7 @@ pub(crate) fn block(
 ) -> String {
     let mut table = table::new(is_coloured);
     let title = |text: &str| Cell::new(text).add_attribute(Attribute::Bold);
-    let headers = ["", "answered", "provider 429s", "budget used", "open calls"];
+    let headers = ["", "answered", "429s", "budget used", "open calls"];
     table.set_header(headers.map(title));
     for row in rows {
         let refused = Cell::new(table::count(row.refused));

@@ -11,7 +11,7 @@ use crate::demo::args::{Demand, Limit, Limiter};
 use crate::demo::conduct::Measured;
 use crate::demo::record::{Outcome, Record};
 use crate::demo::run::{Books, Way};
-use crate::demo::scenario::{CLASSES, JUDGED_FROM, Scenario};
+use crate::demo::scenario::{CLASSES, JUDGED_FROM, Scenario, as_float as float};
 use crate::demo::truth::{Figures, Span};
 
 /// The whole result.
@@ -283,11 +283,6 @@ fn recovery(scenario: &Scenario, measured: &Measured) -> Option<u64> {
         })
     });
     back.and_then(|(at, _)| u64::try_from((*at - scenario.middle()).as_millis()).ok())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts and microseconds, far below 2^52")]
-fn float(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]

@@ -126,8 +126,8 @@ impl Scenario {
     }
 
     /// What a full bucket holds.
-    pub(crate) fn burst(&self) -> f64 {
-        as_float(self.per_minute()) * f64::from(BURST_PERCENT) / 100.0
+    pub(crate) fn burst(&self) -> u64 {
+        self.per_minute() * u64::from(BURST_PERCENT) / 100
     }
 
     /// Calls per second of a class, over all pods.
@@ -281,7 +281,8 @@ fn sizes(limit: Limit) -> Sizes {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "limits and counts, far below 2^52")]
-fn as_float(number: u64) -> f64 {
+/// Limits and counts as numbers to reckon with.
+#[expect(clippy::cast_precision_loss, reason = "they are far below 2^52")]
+pub(crate) fn as_float(number: u64) -> f64 {
     number as f64
 }

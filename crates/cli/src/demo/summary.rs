@@ -24,8 +24,8 @@ pub(crate) fn head(scenario: &Scenario, report: &Report) -> String {
     let limit = match args.limiter {
         Limiter::TokenBucket => {
             format!(
-                "{per_minute} {unit} a minute, a token bucket that holds {:.0}",
-                scenario.burst()
+                "{per_minute} {unit} a minute, a token bucket that holds {}",
+                count(scenario.burst())
             )
         }
         Limiter::FixedWindow if args.hide_reset => {

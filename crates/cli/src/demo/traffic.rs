@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::demo::scenario::{CLASSES, Scenario, Sizes};
+use crate::demo::scenario::{self, CLASSES, Scenario, Sizes};
 
 /// One call that an application makes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +73,8 @@ pub(crate) fn mean_tokens(sizes: Sizes, seed: u64) -> f64 {
         .map(|_| {
             let arrival = dice.arrival(Duration::ZERO, 0, 0, sizes);
             let (median, spread) = sizes.output_tokens;
-            let output = dice.log_normal(median, spread).min(as_float_64(arrival.max_tokens));
+            let output =
+                dice.log_normal(median, spread).min(scenario::as_float(arrival.max_tokens));
             as_float(arrival.prompt_bytes) / BYTES_PER_TOKEN + output
         })
         .sum();
@@ -136,11 +137,6 @@ impl Dice {
 
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn as_float(number: usize) -> f64 {
-    number as f64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn as_float_64(number: u64) -> f64 {
     number as f64
 }
 
