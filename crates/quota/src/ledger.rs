@@ -23,6 +23,7 @@ use crate::units::{Amount, Rate};
 
 mod central;
 mod edges;
+mod inherited;
 mod leasing;
 mod levels;
 mod log;
@@ -426,7 +427,7 @@ impl Ledger {
                 continue;
             }
             // Until the leader before has surely ended there is nothing to ask; try again later.
-            session.challenge_at = (now + CHALLENGE_AGAIN).max(quiet);
+            session.challenge_at = if now < quiet { quiet } else { now + CHALLENGE_AGAIN };
             if let Some(nonce) = self.accounts.challenge(now, pod, session.boot) {
                 self.outbox.push((pod.clone(), ToPod::Challenge(epoch, nonce)));
             }

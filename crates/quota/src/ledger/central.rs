@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::edges::Edges;
+use super::inherited::{Inherited, Proof};
 use super::log::Log;
 use crate::accounts::Capacity;
 use crate::bucket::Bucket;
 use crate::budget::{Budget, Kind};
-use crate::dimension::Unit;
 use crate::time::Time;
 use crate::units::{Amount, Rate};
 
@@ -25,11 +25,6 @@ const BLIND_BURST_PERCENT: u64 = 2;
 /// Part of a burst that local levels may hold together, in percent. The rest stays central, so that
 /// the largest request always finds room.
 const CAPS_PERCENT: u64 = 50;
-/// After a takeover, for how long the provider's word on what is left is taken, from the first time
-/// that it proved something.
-const PROOF_SPAN: Duration = Duration::from_secs(5);
-/// How far back grants are kept for such a proof: the guard, the life of credit, and a slow answer.
-const PROOF_REACH: Duration = Duration::from_secs(30);
 /// For how many seconds figures of use are kept.
 const RECENT_SECONDS: u64 = 60;
 
@@ -52,8 +47,8 @@ pub(super) struct Central {
     blind_since: Time,
     /// For a window of unknown edges: what was admitted in the last window's length.
     log: Option<Log>,
-    /// For a bucket: what was granted lately, until its level needs no proof any more.
-    unproven: Option<Unproven>,
+    /// For a bucket that others led before: what is known to be left of it, whatever the level says.
+    inherited: Option<Inherited>,
     /// Draws wait that are larger than what is ever let through at once at a pace.
     pub(super) large_waiting: usize,
     /// What local levels may hold.
@@ -74,14 +69,6 @@ pub(super) struct Stock {
     pub(super) durable: Amount,
     /// The largest draw: the mark must be ahead by as much, or it would never be served.
     pub(super) largest: Amount,
-}
-
-/// A bucket that began empty, because nobody knew what the leader before had spent of it.
-#[derive(Debug)]
-struct Unproven {
-    began: Time,
-    until: Time,
-    granted: Log,
 }
 
 /// Sums over the last minute, second by second.
@@ -107,12 +94,8 @@ impl Central {
                 Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
                 _ => None,
             },
-            unproven: match budget.kind {
-                Kind::Bucket { .. } if !full => Some(Unproven {
-                    began: now,
-                    until: Time::NEVER,
-                    granted: Log::new(now, PROOF_REACH, false),
-                }),
+            inherited: match budget.kind {
+                Kind::Bucket { .. } if !full => Some(Inherited::new(now)),
                 _ => None,
             },
             large_waiting: 0,
@@ -125,7 +108,7 @@ impl Central {
         };
         let burst = central.burst();
         central.bucket.set_cap(burst);
-        if full {
+        if full || central.inherited.is_some() {
             central.bucket.add(burst);
         }
         central
@@ -160,6 +143,9 @@ impl Central {
             self.full_rate = self.planned_rate();
             self.bucket.set_rate(room);
             self.bucket.set_cap(self.burst() - caps - self.outstanding);
+            if let Some(inherited) = &mut self.inherited {
+                inherited.set_rate(room);
+            }
         }
     }
 
@@ -173,14 +159,18 @@ impl Central {
             self.resets_at = None;
         }
         self.bucket.advance(now);
+        // What pods admit from their leases is not told at once: count what they may.
+        let leased = self.full_rate - self.bucket.rate();
+        let admitted = leased.over(now.since(self.at));
         if let Some(log) = &mut self.log {
             log.advance(now);
-            // What pods admit from their leases is not told at once: count what they may.
-            let leased = self.full_rate - self.bucket.rate();
-            log.add(now, leased.over(now.since(self.at)));
+            log.add(now, admitted);
             if self.edges.is_none() {
                 log.look_ahead(now, leased);
             }
+        }
+        if let Some(inherited) = &mut self.inherited {
+            inherited.advance(now, admitted);
         }
         self.at = self.at.max(now);
         if let Some(edges) = &mut self.edges {
@@ -222,43 +212,32 @@ impl Central {
         let micros = |amount: Amount| i64::try_from(amount.micros()).unwrap_or(i64::MAX);
         let surplus =
             self.bucket.level().saturating_sub(micros(limit).saturating_sub(micros(used)));
-        self.bucket.take(Amount::from_micros(u64::try_from(surplus).unwrap_or(0)));
+        self.bucket.take(amount(surplus));
     }
 
-    /// What the provider said, at `at` or later, was left (rule 8): whatever was not granted since then,
-    /// and is not held by pods, is ours. `reach` is the longest time from a grant until the request
-    /// is at the provider.
-    pub(super) fn prove(&mut self, now: Time, at: Time, remaining: Amount, reach: Duration) {
-        let guard = self.guard;
-        let Some(unproven) = &mut self.unproven else { return };
-        unproven.granted.advance(now);
-        let since = at - reach - guard;
-        if now >= unproven.until {
-            self.unproven = None;
-            return;
+    /// What the provider said, at `at` or later, was left. `spend_by` is how long credit lives.
+    pub(super) fn prove(&mut self, now: Time, at: Time, remaining: Amount, spend_by: Duration) {
+        let proof = Proof { at, remaining, reach: spend_by + self.guard, caps: self.caps };
+        if let Some(inherited) = &mut self.inherited {
+            inherited.prove(now, self.budget.dimension, &proof);
         }
-        // Tokens in flight may cost more in the end than the provider has counted so far.
-        let others = unproven.began + reach + guard;
-        if self.budget.dimension.unit() != Unit::Requests || at < others {
-            return;
-        }
-        let leased = (self.full_rate - self.bucket.rate()).over(now.since(since));
-        let proven = remaining - unproven.granted.since(since) - leased - self.caps;
-        if proven > self.bucket.available() {
-            self.bucket.add(proven - self.bucket.available());
-            unproven.until = unproven.until.min(now + PROOF_SPAN);
-        }
+    }
+
+    /// The level of what refills, in millionths; below zero is debt.
+    fn refilled(&self) -> i64 {
+        let level = self.bucket.level();
+        self.inherited.as_ref().map_or(level, |inherited| inherited.level().min(level))
     }
 
     /// What may be taken now of what refills.
     pub(super) fn available(&self) -> Amount {
-        self.bucket.available()
+        amount(self.level().min(self.refilled()))
     }
 
     /// True if refill is being lost. That of a window of unknown edges is, for its pace's sake.
     pub(super) fn is_full(&self) -> bool {
         let blind = self.log.is_some() && self.edges.is_none();
-        self.is_rate() && !blind && self.bucket.available() >= self.bucket.cap()
+        self.is_rate() && !blind && amount(self.refilled()) >= self.bucket.cap()
     }
 
     /// When local levels die too, and how much later again.
@@ -282,13 +261,18 @@ impl Central {
             self.bucket.add(rate.over(less));
             self.bucket.take(rate.over(more));
         }
+        let is_less = guard < self.guard;
         self.guard = guard;
+        if is_less {
+            // A window that lasts longer by that, at a higher rate.
+            self.fit_into_window(self.at);
+        }
     }
 
     /// What the level would lose if local levels held `caps`.
     pub(super) fn over(&self, caps: Amount) -> Amount {
         let fits = self.burst() - caps - self.outstanding;
-        self.bucket.available() - fits
+        amount(self.refilled()) - fits
     }
 
     /// What may be taken now, in millionths; below zero is debt.
@@ -301,8 +285,8 @@ impl Central {
             Kind::Slots { .. } => i64::try_from(self.free.micros()).unwrap_or(i64::MAX),
             Kind::Bucket { .. } | Kind::Window { .. } => match self.unlogged() {
                 Some(left) if self.large_waiting > 0 => left,
-                Some(left) => left.min(self.bucket.level()),
-                None => self.bucket.level(),
+                Some(left) => left.min(self.refilled()),
+                None => self.refilled(),
             },
         }
     }
@@ -316,6 +300,15 @@ impl Central {
         let Kind::Window { limit, .. } = self.budget.kind else { return None };
         let left = limit - log.sum() - log.ahead() - self.caps;
         Some(i64::try_from(left.micros()).unwrap_or(i64::MAX))
+    }
+
+    /// True if pods may accrue `more` than they do. What leases accrue is admitted whatever the log
+    /// says, so there must be room for it ahead.
+    pub(super) fn bears(&self, more: Rate) -> bool {
+        let Some(log) = self.log.as_ref().filter(|_| self.edges.is_none()) else { return true };
+        let Kind::Window { limit, .. } = self.budget.kind else { return true };
+        let leased = self.full_rate - self.bucket.rate() + more;
+        log.sum() + log.ahead_at(self.at, leased) + self.caps <= limit
     }
 
     /// The largest request that is let through at a pace; a larger one waits until what was admitted
@@ -387,8 +380,8 @@ impl Central {
         if let Some(log) = &mut self.log {
             log.add(self.at, amount);
         }
-        if let Some(unproven) = &mut self.unproven {
-            unproven.granted.add(self.at, amount);
+        if let Some(inherited) = &mut self.inherited {
+            inherited.take(self.at, amount);
         }
         let paced = if self.is_large(amount) { self.paced_max() } else { amount };
         self.bucket.take(paced);
@@ -399,6 +392,9 @@ impl Central {
         self.stock.spent = self.stock.spent - amount;
         if let Some(log) = &mut self.log {
             log.remove(amount);
+        }
+        if let Some(inherited) = &mut self.inherited {
+            inherited.give(amount);
         }
         self.bucket.add(amount);
     }
@@ -459,6 +455,11 @@ impl Central {
     }
 }
 
+/// What a level of millionths has to give.
+fn amount(level: i64) -> Amount {
+    Amount::from_micros(u64::try_from(level).unwrap_or(0))
+}
+
 // === impl Recent ===
 
 impl Recent {
@@ -482,3 +483,6 @@ impl Recent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

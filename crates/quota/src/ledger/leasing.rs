@@ -68,6 +68,11 @@ impl Ledger {
                     terms.rate = held.rate;
                 }
             }
+            let held = session.terms.get(budget).map_or(Rate::ZERO, |held| held.rate);
+            let grows = terms.rate > held;
+            if grows && self.centre.get(budget).is_some_and(|it| !it.bears(terms.rate - held)) {
+                (terms.rate, terms.floor) = (held, terms.floor.min(held));
+            }
         }
         let granted = self.accounts.grant(now, pod, session.echo, &wanted);
         let granted = granted.map(|grant| self.fill(now, pod, grant));

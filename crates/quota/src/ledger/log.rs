@@ -78,24 +78,28 @@ impl Log {
         later.map(|(_, amount)| *amount).sum()
     }
 
-    /// Finds out how much more than now some later span may hold if `rate` goes on being admitted,
-    /// whatever is left, while the oldest entries leave the span one by one.
+    /// Notes what `rate` adds to later spans. Not each time: it takes a look at every entry.
     pub(super) fn look_ahead(&mut self, now: Time, rate: Rate) {
-        if now.since(self.looked_at) < GRAIN {
-            return;
+        if now.since(self.looked_at) >= GRAIN {
+            self.looked_at = now;
+            self.ahead = self.ahead_at(now, rate);
         }
-        self.looked_at = now;
+    }
+
+    /// How much more than the last span some later one may hold if `rate` goes on being admitted,
+    /// whatever is left, while the oldest entries leave one by one.
+    pub(super) fn ahead_at(&self, now: Time, rate: Rate) -> Amount {
         let (mut gone, mut worst) = (Amount::ZERO, Amount::ZERO);
         for (at, amount) in &self.entries {
-            // Until just before it leaves; a grain longer, because this is not found out every time.
+            // Until just before it leaves; a grain longer, because this is not found out each time.
             let stay = (*at + self.span).since(now) + GRAIN;
             worst = worst.max(rate.over(stay) - gone);
             gone += *amount;
         }
-        self.ahead = worst.max(rate.over(self.span) - gone);
+        worst.max(rate.over(self.span) - gone)
     }
 
-    /// By how much some later span may hold more than the last one.
+    /// As it was noted last.
     pub(super) fn ahead(&self) -> Amount {
         self.ahead
     }

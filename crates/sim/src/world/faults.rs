@@ -237,15 +237,18 @@ impl World {
         }
         self.is_succeeding = true;
         self.end_allocator(leader);
-        let pause = self.random.duration(Duration::from_millis(1), Duration::from_secs(2));
+        // One that waits for this moment begins at once: nothing refills in between that nobody uses.
+        let longest = Duration::from_millis(self.random.pick(&[20, 2_000]));
+        let pause = self.random.duration(Duration::from_millis(1), longest);
         self.agenda.add(self.now + pause, Event::Fault(Fault::Begin(Beginning::Confirmed)));
     }
 
     fn end_allocator(&mut self, allocator: usize) {
         self.allocators[allocator].alive = false;
         let links: Vec<usize> = self.allocators[allocator].sessions.values().copied().collect();
+        let longest = Duration::from_millis(self.random.pick(&[1, 50]));
         for link in links {
-            let notice = self.random.duration(Duration::ZERO, Duration::from_millis(50));
+            let notice = self.random.duration(Duration::ZERO, longest);
             self.break_link(link, [notice, notice]);
         }
     }
