@@ -67,7 +67,16 @@ impl World {
         self.sidecars.last_mut().expect("it was just pushed")
     }
 
-    /// Changes the policy, and waits until the allocator has taken it.
+    /// Starts a sidecar of the same name in the place of one that has ended, and waits until it is
+    /// ready.
+    pub async fn restart_sidecar(&mut self, number: usize) {
+        let name = format!("pod-{number}");
+        let next = Sidecar::launch(self.folder.path(), self.allocator.listen, &name, &[]);
+        self.sidecars[number] = next;
+        self.sidecars[number].ready().await;
+    }
+
+    /// Changes the policy, which must differ then, and waits until the allocator has taken it.
     pub async fn change_policy(&mut self, change: impl FnOnce(&mut Policy)) {
         let before = self.generation().await;
         change(&mut self.policy);

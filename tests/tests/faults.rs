@@ -106,12 +106,16 @@ async fn an_allocator_that_is_killed_and_started_again_is_noticed_by_nobody() {
 
 #[tokio::test]
 async fn an_allocator_that_freezes_is_noticed_by_nobody() {
-    let mut world = World::start(quick(scarce()), 2, |_| {}).await;
+    // Slots too: those of credit that comes too late must not stay taken.
+    let limit = LimitConfig { concurrent_requests: Some(4), ..scarce() };
+    let mut world = World::start(quick(limit), 2, |_| {}).await;
     let load = overload(&world);
-    go_on(&load, 40).await;
-    world.allocator.freeze();
-    sleep(Duration::from_secs(3)).await;
-    world.allocator.thaw();
+    for frozen in [3_000, 1_200, 1_200] {
+        go_on(&load, 20).await;
+        world.allocator.freeze();
+        sleep(Duration::from_millis(frozen)).await;
+        world.allocator.thaw();
+    }
     go_on(&load, 40).await;
     assert_eq!(load.end().await, [""; 0]);
     assert_no_provider_429(&world).await;

@@ -288,6 +288,8 @@ impl Ledger {
             return;
         };
         session.heard(now, report.mono);
+        let told = session.to_ours(report.mono).unwrap_or(now);
+        let last_told = std::mem::replace(&mut session.told, told);
         session.reported = true;
         session.waiting = report.waiting;
         session.transit = report.transit;
@@ -297,7 +299,9 @@ impl Ledger {
             let before = session.counters.insert(budget.clone(), item.counters).unwrap_or_default();
             let since = item.counters.since(&before);
             central.no_longer_outstanding(session.confirm(budget, since.credited));
-            central.give(since.returned);
+            if !central.is_of_old_window(last_told) {
+                central.give(last_told, since.returned);
+            }
             central.take(since.overdrawn);
             if central.is_slots() {
                 let held = session.slots.entry(budget.clone()).or_default();
@@ -346,7 +350,7 @@ impl Ledger {
         if let Some((_, vector)) = session.granted.remove(&draw.id) {
             for (budget, amount) in vector {
                 let outstanding = session.confirm(&budget, amount);
-                self.centre.reclaim(&budget, amount, outstanding);
+                self.centre.reclaim(now, &budget, amount, outstanding);
             }
         }
         let id = draw.id;

@@ -25,6 +25,8 @@ const BLIND_BURST_PERCENT: u64 = 2;
 /// Part of a burst that local levels may hold together, in percent. The rest stays central, so that
 /// the largest request always finds room.
 const CAPS_PERCENT: u64 = 50;
+/// So long before a level dies nothing is held back of it any more: the next one begins right after.
+const HOLDBACK_ENDS: Duration = Duration::from_millis(500);
 /// For how many seconds figures of use are kept.
 const RECENT_SECONDS: u64 = 60;
 
@@ -45,6 +47,8 @@ pub(super) struct Central {
     edges: Option<Edges>,
     /// Since when the edges are not known.
     blind_since: Time,
+    /// When the window that lasts now began, if its edges were known by then.
+    window_began: Option<Time>,
     /// For a window of unknown edges: what was admitted in the last window's length.
     log: Option<Log>,
     /// For a bucket that others led before: what is known to be left of it, whatever the level says.
@@ -90,6 +94,7 @@ impl Central {
             guard: GUARD_AT_FIRST,
             edges: None,
             blind_since: now,
+            window_began: None,
             log: match budget.kind {
                 Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
                 _ => None,
@@ -133,13 +138,17 @@ impl Central {
         let edges = self.edges.filter(|_| length(self.budget.kind) == length(budget.kind));
         let forgets = self.edges.is_some() && edges.is_none();
         let blind_since = if forgets { self.at } else { self.blind_since };
-        Central { budget, edges, blind_since, ..self }
+        let window_began = self.window_began.filter(|_| !forgets);
+        Central { budget, edges, blind_since, window_began, ..self }
     }
 
     /// Sets what of it is nobody's, and what local levels may hold, from the last `advance` on.
     pub(super) fn set_room(&mut self, room: Rate, caps: Amount) {
         if self.is_rate() {
             self.caps = caps;
+            if let Some(log) = &mut self.log {
+                log.set_caps(self.at, caps);
+            }
             self.full_rate = self.planned_rate();
             self.bucket.set_rate(room);
             self.bucket.set_cap(self.burst() - caps - self.outstanding);
@@ -157,6 +166,7 @@ impl Central {
             // Credit of the old window may still be spent in the new one.
             self.bucket.take(self.outstanding);
             self.resets_at = None;
+            self.window_began = Some(at);
         }
         self.bucket.advance(now);
         // What pods admit from their leases is not told at once: count what they may.
@@ -200,14 +210,19 @@ impl Central {
         self.resets_at = self.edges.map(|edges| edges.lo() - self.guard).filter(|at| *at > now);
     }
 
-    /// Takes from the level what the window that lasts now has no room for: while its edges were not
-    /// known, it was not let through at the pace that makes one last.
+    /// Takes from the level what the window that lasts now has no room for.
     fn fit_into_window(&mut self, now: Time) {
         let Kind::Window { limit, length } = self.budget.kind else { return };
         let (Some(edges), Some(log)) = (&self.edges, &self.log) else { return };
-        let (begin, end) = (edges.lo() - length - self.guard, edges.lo() - self.guard);
-        let rate = self.planned_rate();
-        let older = if self.blind_since < begin { self.caps } else { Amount::ZERO };
+        let (end, rate) = (edges.lo() - self.guard, self.planned_rate());
+        if let Some(began) = self.window_began {
+            // It may now last longer than the rate allows for.
+            self.bucket.take(rate.over(end.since(began)) - limit);
+            return;
+        }
+        // Its edges were not known, and it was not let through at the pace that makes one last.
+        let begin = end - length;
+        let older = if self.blind_since < begin { log.caps() } else { Amount::ZERO };
         let used = log.since_with_others(begin, rate) + older + rate.over(end.since(now));
         let micros = |amount: Amount| i64::try_from(amount.micros()).unwrap_or(i64::MAX);
         let surplus =
@@ -264,7 +279,6 @@ impl Central {
         let is_less = guard < self.guard;
         self.guard = guard;
         if is_less {
-            // A window that lasts longer by that, at a higher rate.
             self.fit_into_window(self.at);
         }
     }
@@ -298,7 +312,7 @@ impl Central {
             return (self.large_waiting > 0).then_some(0);
         }
         let Kind::Window { limit, .. } = self.budget.kind else { return None };
-        let left = limit - log.sum() - log.ahead() - self.caps;
+        let left = limit - log.sum() - log.ahead() - log.caps();
         Some(i64::try_from(left.micros()).unwrap_or(i64::MAX))
     }
 
@@ -308,7 +322,7 @@ impl Central {
         let Some(log) = self.log.as_ref().filter(|_| self.edges.is_none()) else { return true };
         let Kind::Window { limit, .. } = self.budget.kind else { return true };
         let leased = self.full_rate - self.bucket.rate() + more;
-        log.sum() + log.ahead_at(self.at, leased) + self.caps <= limit
+        log.sum() + log.ahead_at(self.at, leased) + log.caps() <= limit
     }
 
     /// The largest request that is let through at a pace; a larger one waits until what was admitted
@@ -340,11 +354,16 @@ impl Central {
     /// held back dies at its edge; of a stock nothing is held back.
     pub(super) fn paced(&self) -> Amount {
         match self.budget.kind {
+            Kind::Window { .. } if self.dies_within(HOLDBACK_ENDS) => Amount::ZERO,
             Kind::Window { limit, .. } => limit.scale(BLIND_BURST_PERCENT, 100),
             Kind::Bucket { .. } => self.paced_max(),
             Kind::Stock { .. } => Amount::ZERO,
             Kind::Slots { count } => count,
         }
+    }
+
+    fn dies_within(&self, span: Duration) -> bool {
+        self.resets_at.is_some_and(|at| at.since(self.at) < span)
     }
 
     /// What of a stock is left in this period; `None` for what comes back by itself.
@@ -387,11 +406,18 @@ impl Central {
         self.bucket.take(paced);
     }
 
-    /// Gives back what was not charged.
-    pub(super) fn give(&mut self, amount: Amount) {
+    /// True if what comes back after a report of then may have been debited in the window before: the
+    /// provider's edge was not surely over, or what it changed was not yet told.
+    pub(super) fn is_of_old_window(&self, reported: Time) -> bool {
+        let spread = self.edges.map_or(Duration::ZERO, |edges| edges.spread());
+        self.window_began.is_some_and(|began| reported < began + self.guard + spread)
+    }
+
+    /// Gives back what was not charged, and was not told to come back up to `told`.
+    pub(super) fn give(&mut self, told: Time, amount: Amount) {
         self.stock.spent = self.stock.spent - amount;
         if let Some(log) = &mut self.log {
-            log.remove(amount);
+            log.remove(told, amount);
         }
         if let Some(inherited) = &mut self.inherited {
             inherited.give(amount);

@@ -91,14 +91,20 @@ impl Centre {
     }
 
     /// Takes back credit that has not arrived, as far as it was still outstanding.
-    pub(super) fn reclaim(&mut self, budget: &BudgetId, amount: Amount, outstanding: Amount) {
+    pub(super) fn reclaim(
+        &mut self,
+        now: Time,
+        budget: &BudgetId,
+        amount: Amount,
+        outstanding: Amount,
+    ) {
         let Some(central) = self.budgets.get_mut(budget) else { return };
         match central.budget.kind {
             Kind::Bucket { .. } | Kind::Window { .. } => {
                 central.no_longer_outstanding(outstanding);
-                central.give(outstanding);
+                central.give(now, outstanding);
             }
-            Kind::Stock { .. } => central.give(amount),
+            Kind::Stock { .. } => central.give(now, amount),
             // The holdings have said what is in use.
             Kind::Slots { .. } => {}
         }

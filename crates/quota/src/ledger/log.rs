@@ -13,6 +13,10 @@ use crate::units::{Amount, Rate};
 /// Entries closer together than this are one, dated at the later: counted longer, never shorter.
 const GRAIN: Duration = Duration::from_millis(100);
 
+/// From a debit until something of it comes back: credit lives for a second, and a part of a request that
+/// lies in a pod is swapped for credit within about as long.
+const RETURNED_WITHIN: Duration = Duration::from_secs(2);
+
 /// What was admitted in the last `span`.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
@@ -23,6 +27,10 @@ pub(super) struct Log {
     began: Time,
     /// When that is out of the span.
     complete_at: Time,
+    /// What local levels may hold, and what they might earlier with the time up to which they did, the
+    /// largest first: what accrued before the span may have been admitted in it.
+    caps: Amount,
+    caps_before: VecDeque<(Time, Amount)>,
     /// By how much some later span may hold more than the last one, if what is leased now goes on.
     ahead: Amount,
     looked_at: Time,
@@ -32,8 +40,17 @@ impl Log {
     /// A log over `span` that knows everything since `now`, and that nothing came before if `fresh`.
     pub(super) fn new(now: Time, span: Duration, fresh: bool) -> Log {
         let (began, complete_at) = if fresh { (Time::ZERO, now) } else { (now, now + span) };
-        let (entries, sum, ahead) = (VecDeque::new(), Amount::ZERO, Amount::ZERO);
-        Log { span, entries, sum, began, complete_at, ahead, looked_at: Time::ZERO }
+        Log {
+            span,
+            entries: VecDeque::new(),
+            sum: Amount::ZERO,
+            began,
+            complete_at,
+            caps: Amount::ZERO,
+            caps_before: VecDeque::new(),
+            ahead: Amount::ZERO,
+            looked_at: Time::ZERO,
+        }
     }
 
     pub(super) fn advance(&mut self, now: Time) {
@@ -42,6 +59,25 @@ impl Log {
                 self.sum = self.sum - amount;
             }
         }
+        while self.caps_before.front().is_some_and(|(until, _)| *until + self.span <= now) {
+            self.caps_before.pop_front();
+        }
+    }
+
+    /// Local levels may hold `caps` from now on.
+    pub(super) fn set_caps(&mut self, now: Time, caps: Amount) {
+        if caps < self.caps {
+            self.caps_before.push_back((now, self.caps));
+        }
+        self.caps = caps;
+        while self.caps_before.back().is_some_and(|(_, before)| *before <= caps) {
+            self.caps_before.pop_back();
+        }
+    }
+
+    /// The most that local levels may have held since the span began.
+    pub(super) fn caps(&self) -> Amount {
+        self.caps_before.front().map_or(self.caps, |(_, before)| *before)
     }
 
     pub(super) fn add(&mut self, now: Time, amount: Amount) {
@@ -58,17 +94,18 @@ impl Log {
         }
     }
 
-    /// Something of the latest was not charged after all.
-    pub(super) fn remove(&mut self, mut amount: Amount) {
-        while let Some((_, last)) = self.entries.back_mut() {
-            let part = amount.min(*last);
-            *last = *last - part;
+    /// Something was not charged after all, which was not told up to `told`. Nobody says when it was
+    /// debited: not long before, and what it takes the place of must not be forgotten earlier.
+    pub(super) fn remove(&mut self, told: Time, mut amount: Amount) {
+        let latest = told - RETURNED_WITHIN;
+        for (_, entry) in self.entries.iter_mut().rev().skip_while(|(at, _)| *at > latest) {
+            let part = amount.min(*entry);
+            *entry = *entry - part;
             self.sum = self.sum - part;
             amount = amount - part;
-            if !last.is_zero() || amount.is_zero() {
-                return;
+            if amount.is_zero() {
+                break;
             }
-            self.entries.pop_back();
         }
     }
 
@@ -130,11 +167,28 @@ mod tests {
         let mut log = Log::new(Time::ZERO, minute, true);
         log.add(Time::from_millis(10), Amount::from_units(3));
         log.add(Time::from_millis(30_000), Amount::from_units(4));
-        log.remove(Amount::from_units(1));
-        log.advance(Time::from_millis(60_009));
+        // What was debited lately is not what comes back.
+        log.remove(Time::from_millis(31_000), Amount::from_units(1));
         assert_eq!(log.sum(), Amount::from_units(6));
+        log.remove(Time::from_millis(32_000), Amount::from_units(2));
+        log.advance(Time::from_millis(60_009));
+        assert_eq!(log.sum(), Amount::from_units(4));
         log.advance(Time::from_millis(60_010));
-        assert_eq!(log.sum(), Amount::from_units(3));
+        assert_eq!(log.sum(), Amount::from_units(2));
+    }
+
+    #[test]
+    fn what_levels_held_may_have_been_admitted_for_a_span_after() {
+        let (seconds, units) = (|s: u64| Time::from_millis(s * 1_000), Amount::from_units);
+        let mut log = Log::new(Time::ZERO, Duration::from_secs(60), true);
+        for (at, caps, most) in [(1, 5, 5), (2, 9, 9), (3, 4, 9), (4, 6, 9), (5, 2, 9)] {
+            log.set_caps(seconds(at), units(caps));
+            assert_eq!(log.caps(), units(most), "{at}");
+        }
+        for (at, most) in [(62, 9), (63, 6), (64, 6), (65, 2)] {
+            log.advance(seconds(at));
+            assert_eq!(log.caps(), units(most), "{at}");
+        }
     }
 
     #[test]

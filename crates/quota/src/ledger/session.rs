@@ -48,6 +48,8 @@ pub(super) struct Session {
     /// It has reported since: its lease can be renewed with a fresh anchor.
     pub(super) reported: bool,
     pub(super) last_report: Time,
+    /// Up to when its figures are known, in our time.
+    pub(super) told: Time,
     pub(super) waiting: u32,
     /// The longest time from a debit to its request's arrival.
     pub(super) transit: Duration,
@@ -93,6 +95,7 @@ impl Session {
             granted_at: now,
             reported: false,
             last_report: now,
+            told: now,
             waiting: 0,
             transit: Duration::ZERO,
             credits: BTreeMap::new(),

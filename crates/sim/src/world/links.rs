@@ -78,7 +78,10 @@ impl World {
         let is_open = self.allocators[allocator].sessions.contains_key(&pod);
         // Nobody knows whether an unwatched run has ended but by the end of its stream.
         let is_double = other.is_some_and(|before| !before.watched) && is_open;
-        if !self.allocators[allocator].alive || is_double {
+        // Nobody is served who is not on record, and one that was given up for lost cannot write it.
+        let is_unwritten = before.is_none_or(|before| before.run != run);
+        let cannot_write = is_unwritten && allocator + 1 < self.allocators.len();
+        if !self.allocators[allocator].alive || is_double || cannot_write {
             return self.dial_again(pod);
         }
         let watched = of.watched;
@@ -217,7 +220,10 @@ impl World {
         let leader = &mut self.allocators[allocator];
         leader.sessions.remove(&pod);
         leader.silent.remove(&pod);
-        self.record.pods.remove(&pod);
+        // One that was given up for lost cannot write any more: its successor must not miss the end.
+        if allocator + 1 == self.allocators.len() {
+            self.record.pods.remove(&pod);
+        }
     }
 
     fn go_silent(&mut self, allocator: usize, pod: usize) {

@@ -87,8 +87,14 @@ impl Rules {
     }
 
     /// The largest request of tokens that has a chance.
-    pub(super) fn largest_tokens(&self) -> u64 {
+    pub(super) fn largest_tokens(&self, options: &Options) -> u64 {
         let tokens = self.budgets().find(|b| b.dimension == Dimension::TokensPerMinute);
+        let has_successor = options.faults.kills + options.faults.silences > 0;
+        if matches!(options.limiter, Limiter::HiddenWindow(_)) && has_successor {
+            // A known limit: a successor cannot know of larger ones that were let through ahead of the
+            // pace in a window whose edges nobody knows (docs/evidence.md, Simulator).
+            return tokens.map_or(u64::MAX, |b| b.largest_request().units() / 50);
+        }
         // The guard takes its part of the burst too.
         tokens.map_or(u64::MAX, |budget| budget.largest_request().units() * 3 / 4)
     }

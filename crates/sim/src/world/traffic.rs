@@ -50,7 +50,8 @@ impl World {
             return;
         }
         self.plan_arrival(pod);
-        let request = Request::draw(&self.options, self.rules.largest_tokens(), &mut self.demand);
+        let largest = self.rules.largest_tokens(&self.options);
+        let request = Request::draw(&self.options, largest, &mut self.demand);
         let of = &self.pods[pod];
         if !of.alive || !of.accepting || of.policy.is_none() {
             return;

@@ -80,3 +80,15 @@ fn a_guard_that_falls_gives_back_only_what_was_kept_for_it() {
         }
     }
 }
+
+#[test]
+fn what_comes_back_after_an_edge_is_of_the_new_window_once_the_old_one_is_surely_told() {
+    let mut central = window();
+    assert!(!central.is_of_old_window(at(0)), "whoever knows no edge gives nothing back");
+    central.observe_reset(at(59_000), at(59_000), at(100));
+    central.advance(at(59_100));
+    // The level died 250 ms and the clocks' 5 ms before the edge.
+    assert!(central.is_of_old_window(at(58_000)));
+    assert!(central.is_of_old_window(at(59_000)));
+    assert!(!central.is_of_old_window(at(59_300)));
+}
