@@ -23,6 +23,7 @@ use crate::units::{Amount, Rate};
 
 mod central;
 mod edges;
+mod headroom;
 mod inherited;
 mod leasing;
 mod levels;
@@ -300,7 +301,8 @@ impl Ledger {
             let since = item.counters.since(&before);
             central.no_longer_outstanding(session.confirm(budget, since.credited));
             if !central.is_of_old_window(last_told) {
-                central.give(last_told, since.returned);
+                central.put_back(last_told, since.unspent);
+                central.give(last_told, since.returned - since.unspent);
             }
             central.take(since.overdrawn);
             if central.is_slots() {

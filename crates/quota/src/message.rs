@@ -123,6 +123,8 @@ pub struct Counters {
     pub overdrawn: Amount,
     /// What was charged in the end.
     pub settled: Amount,
+    /// The part of what was given back that no request had taken: unused credit, and levels.
+    pub unspent: Amount,
 }
 
 impl Counters {
@@ -135,6 +137,7 @@ impl Counters {
             returned: self.returned - before.returned,
             overdrawn: self.overdrawn - before.overdrawn,
             settled: self.settled - before.settled,
+            unspent: self.unspent - before.unspent,
         }
     }
 }

@@ -402,7 +402,9 @@ impl World {
         let ended = [self.provider.figures(self.now), self.ideal.limiter.figures(self.now)];
         let spans = [0, 1].map(|of| [self.begun[of].as_slice(), ended[of].as_slice()]);
         let is_bucket = matches!(self.options.limiter, Limiter::Bucket(_));
-        self.outcome.measured(spans, is_bucket);
+        let waiting = self.pods.iter().flat_map(|pod| pod.waiting.values());
+        let largest = waiting.map(|waiting| waiting.request.reserved.total.0).max();
+        self.outcome.measured(spans, is_bucket, largest.unwrap_or_default());
         self.checks.used(self.now, &self.options, &self.outcome);
     }
 

@@ -126,6 +126,7 @@ fn counters((budget, counters): (&BudgetId, &Counters)) -> proto::Counters {
         returned_micros: counters.returned.micros(),
         overdrawn_micros: counters.overdrawn.micros(),
         settled_micros: counters.settled.micros(),
+        unspent_micros: counters.unspent.micros(),
     }
 }
 
@@ -138,6 +139,7 @@ fn checked_counters(counters: proto::Counters) -> Result<(BudgetId, Counters), E
         returned: Amount::from_micros(counters.returned_micros),
         overdrawn: Amount::from_micros(counters.overdrawn_micros),
         settled: Amount::from_micros(counters.settled_micros),
+        unspent: Amount::from_micros(counters.unspent_micros),
     };
     Ok((budget, counters))
 }

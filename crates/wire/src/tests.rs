@@ -81,14 +81,15 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn counters() -> impl Strategy<Value = Counters> {
-    (amount(), amount(), amount(), amount(), amount(), amount()).prop_map(
-        |(offered, leased, credited, returned, overdrawn, settled)| Counters {
+    (amount(), amount(), amount(), amount(), amount(), amount(), amount()).prop_map(
+        |(offered, leased, credited, returned, overdrawn, settled, unspent)| Counters {
             offered,
             leased,
             credited,
             returned,
             overdrawn,
             settled,
+            unspent,
         },
     )
 }

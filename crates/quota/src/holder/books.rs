@@ -83,6 +83,7 @@ impl Books {
             let counters = self.of(budget);
             counters.credited += *amount;
             counters.returned += *amount;
+            counters.unspent += *amount;
         }
     }
 
@@ -139,12 +140,15 @@ impl Books {
             counters.overdrawn += amount;
         } else {
             counters.returned += amount;
+            counters.unspent += amount;
         }
     }
 
     /// A part of a level that goes back.
     pub(super) fn given_back(&mut self, budget: &BudgetId, amount: Amount) {
-        self.of(budget).returned += amount;
+        let counters = self.of(budget);
+        counters.returned += amount;
+        counters.unspent += amount;
     }
 
     /// A part of a credit that goes back because the local level was spent instead.
@@ -152,6 +156,7 @@ impl Books {
         let counters = self.of(budget);
         counters.leased += amount;
         counters.returned += amount;
+        counters.unspent += amount;
     }
 
     pub(super) fn seen(&mut self, budget: &BudgetId, seen: Seen) {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::edges::Edges;
+use super::headroom::Headroom;
 use super::inherited::{Inherited, Proof};
 use super::log::Log;
 use crate::accounts::Capacity;
@@ -25,6 +26,8 @@ const BLIND_BURST_PERCENT: u64 = 2;
 /// Part of a burst that local levels may hold together, in percent. The rest stays central, so that
 /// the largest request always finds room.
 const CAPS_PERCENT: u64 = 50;
+/// Before something comes back it was held for so long without the provider knowing of it.
+const CREDIT_LIFE: Duration = Duration::from_secs(1);
 /// So long before a level dies nothing is held back of it any more: the next one begins right after.
 const HOLDBACK_ENDS: Duration = Duration::from_millis(500);
 /// For how many seconds figures of use are kept.
@@ -51,6 +54,8 @@ pub(super) struct Central {
     window_began: Option<Time>,
     /// For a window of unknown edges: what was admitted in the last window's length.
     log: Option<Log>,
+    /// Below the cap of a bucket.
+    headroom: Headroom,
     /// For a bucket that others led before: what is known to be left of it, whatever the level says.
     inherited: Option<Inherited>,
     /// Draws wait that are larger than what is ever let through at once at a pace.
@@ -99,6 +104,7 @@ impl Central {
                 Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
                 _ => None,
             },
+            headroom: Headroom::new(),
             inherited: match budget.kind {
                 Kind::Bucket { .. } if !full => Some(Inherited::new(now)),
                 _ => None,
@@ -183,6 +189,7 @@ impl Central {
             inherited.advance(now, admitted);
         }
         self.at = self.at.max(now);
+        self.headroom.note(self.at, self.room());
         if let Some(edges) = &mut self.edges {
             edges.roll(now);
             let at = edges.lo() - self.guard;
@@ -406,6 +413,12 @@ impl Central {
         self.bucket.take(paced);
     }
 
+    /// What could be added to the level.
+    fn room(&self) -> Amount {
+        let cap = i64::try_from(self.bucket.cap().micros()).unwrap_or(i64::MAX);
+        amount(cap.saturating_sub(self.refilled()))
+    }
+
     /// True if what comes back after a report of then may have been debited in the window before: the
     /// provider's edge was not surely over, or what it changed was not yet told.
     pub(super) fn is_of_old_window(&self, reported: Time) -> bool {
@@ -413,11 +426,24 @@ impl Central {
         self.window_began.is_some_and(|began| reported < began + self.guard + spread)
     }
 
-    /// Gives back what was not charged, and was not told to come back up to `told`.
-    pub(super) fn give(&mut self, told: Time, amount: Amount) {
+    /// Gives back what was not charged in the end, and was not told to come back up to `told`.
+    pub(super) fn give(&mut self, told: Time, returned: Amount) {
+        let since = told - CREDIT_LIFE - self.guard;
+        self.put_back(
+            told,
+            match self.budget.kind {
+                Kind::Bucket { .. } => returned.min(self.headroom.since(since)),
+                _ => returned,
+            },
+        );
+        self.headroom.fill(returned);
+    }
+
+    /// Puts back what was outstanding, so that its place was kept all the time, or what has no burst.
+    pub(super) fn put_back(&mut self, taken: Time, amount: Amount) {
         self.stock.spent = self.stock.spent - amount;
         if let Some(log) = &mut self.log {
-            log.remove(told, amount);
+            log.remove(taken, amount);
         }
         if let Some(inherited) = &mut self.inherited {
             inherited.give(amount);

@@ -102,9 +102,9 @@ impl Centre {
         match central.budget.kind {
             Kind::Bucket { .. } | Kind::Window { .. } => {
                 central.no_longer_outstanding(outstanding);
-                central.give(now, outstanding);
+                central.put_back(now, outstanding);
             }
-            Kind::Stock { .. } => central.give(now, amount),
+            Kind::Stock { .. } => central.put_back(now, amount),
             // The holdings have said what is in use.
             Kind::Slots { .. } => {}
         }

@@ -207,8 +207,12 @@ impl World {
             }
             let (mut rate, mut level) = (Rate::ZERO, Amount::ZERO);
             for pod in self.pods.iter().filter(|pod| pod.alive) {
-                rate += pod.holder.lease().rate(pod.clock.read(self.now), &id);
-                level += pod.holder.level(&id);
+                let (lease, local) = (pod.holder.lease(), pod.clock.read(self.now));
+                rate += lease.rate(local, &id);
+                // A level ends with its lease, whenever its pod looks at it next.
+                if lease.alive(local, &id) {
+                    level += pod.holder.level(&id);
+                }
             }
             for leader in self.allocators.iter_mut().filter(|leader| leader.alive) {
                 let local = leader.clock.read(self.now);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use providers::enforce::figures::Figures;
-use quota::dimension::Dimension;
+use quota::dimension::{Dimension, Unit};
 use quota::time::Time;
 use quota::units::Amount;
 
@@ -57,12 +57,20 @@ impl Outcome {
     }
 
     /// Takes down what was used from `begin` on. Levels that a bucket held then are not counted as on
-    /// offer: what of them is kept back, for guards and higher classes, is kept back once.
-    pub(super) fn measured(&mut self, [ours, ideal]: [[&[Figures]; 2]; 2], is_bucket: bool) {
+    /// offer: what of them is kept back, for guards and higher classes, is kept back once. Nor is what is
+    /// being saved up at the end for the `largest` request that waits, in tokens.
+    pub(super) fn measured(
+        &mut self,
+        [ours, ideal]: [[&[Figures]; 2]; 2],
+        is_bucket: bool,
+        largest: u64,
+    ) {
         let used = |[begin, end]: [&[Figures]; 2]| {
             let mut most: f64 = 0.0;
             for (begin, end) in begin.iter().zip(end) {
-                let level = Amount::from_units(if is_bucket { begin.remaining } else { 0 });
+                let is_tokens = end.dimension.unit() != Unit::Requests;
+                let saved = end.remaining.min(if is_tokens { largest } else { 0 });
+                let level = Amount::from_units(if is_bucket { begin.remaining + saved } else { 0 });
                 // What is in flight is not in `on_offer`; what was admitted is used.
                 let on_offer = (end.on_offer + end.in_flight - level).micros().max(1);
                 if end.dimension != Dimension::ConcurrentRequests {
