@@ -52,7 +52,8 @@ pub struct Estimate {
 /// What was learned.
 #[derive(Clone, Debug, Default)]
 pub struct Estimator {
-    models: BTreeMap<(String, String), Model>,
+    /// By provider, then by model.
+    models: BTreeMap<String, BTreeMap<String, Model>>,
     /// Rises with each lesson.
     lessons: u64,
 }
@@ -72,6 +73,9 @@ struct Model {
 struct Samples {
     values: Vec<u32>,
     next: usize,
+    /// The smallest value that the percentile does not exceed, found out with each lesson: estimates are
+    /// asked for while a request waits.
+    percentile: Option<u32>,
 }
 
 // === impl Estimator ===
@@ -82,14 +86,14 @@ impl Estimator {
         if !call.operation.runs_a_model() {
             return Estimate::default();
         }
-        let model = self.models.get(&key(provider, call));
-        let ratio = model.and_then(|m| m.ratios[size(call)].percentile(INPUT_PERCENTILE));
+        let model = self.models.get(provider).and_then(|models| models.get(name(call)));
+        let ratio = model.and_then(|m| m.ratios[size(call)].percentile);
         let learned = u128::from(call.text_bytes) * u128::from(ratio.unwrap_or(0));
         let learned = u64::try_from(learned.div_ceil(u128::from(RATIO_UNIT))).unwrap_or(u64::MAX);
         let attachments = call.attachments.saturating_mul(TOKENS_PER_ATTACHMENT);
         let text = learned.max(call.text_bytes.div_ceil(BYTES_PER_TOKEN));
 
-        let answer = model.and_then(|m| m.outputs.percentile(OUTPUT_PERCENTILE));
+        let answer = model.and_then(|m| m.outputs.percentile);
         let answer = answer.map_or(SEED_OUTPUT, u64::from).min(call.output_cap.unwrap_or(u64::MAX));
         let answers = if call.operation.has_output() { call.choices } else { 0 };
         Estimate {
@@ -112,34 +116,41 @@ impl Estimator {
             return None;
         }
         self.lessons += 1;
-        self.make_room(&key(provider, call));
-        let model = self.models.entry(key(provider, call)).or_default();
+        self.make_room(provider, name(call));
+        let models = self.models.entry(provider.to_owned()).or_default();
+        let model = models.entry(name(call).to_owned()).or_default();
         model.last = self.lessons;
         // Where the provider adds a prompt that we do not see, the text says nothing of its tokens.
         if call.text_bytes > 0 && call.attachments == 0 && !call.stored_context {
             let ratio = u128::from(input) * u128::from(RATIO_UNIT) / u128::from(call.text_bytes);
-            model.ratios[size(call)].add(u32::try_from(ratio).unwrap_or(u32::MAX));
+            let ratio = u32::try_from(ratio).unwrap_or(u32::MAX);
+            model.ratios[size(call)].add(ratio, INPUT_PERCENTILE);
         }
         if call.operation.has_output() {
             let answer = output.div_ceil(call.choices.max(1));
-            model.outputs.add(u32::try_from(answer).unwrap_or(u32::MAX));
+            model.outputs.add(u32::try_from(answer).unwrap_or(u32::MAX), OUTPUT_PERCENTILE);
         }
         Some((float(estimate.input.0) - float(input)) / float(input))
     }
 
-    fn make_room(&mut self, key: &(String, String)) {
-        if self.models.len() < MAX_MODELS || self.models.contains_key(key) {
+    fn make_room(&mut self, provider: &str, model: &str) {
+        let known = self.models.get(provider).is_some_and(|models| models.contains_key(model));
+        let count: usize = self.models.values().map(BTreeMap::len).sum();
+        if known || count < MAX_MODELS {
             return;
         }
-        let oldest = self.models.iter().min_by_key(|(_, model)| model.last);
-        if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-            self.models.remove(&oldest);
+        let oldest =
+            |models: &BTreeMap<String, Model>| models.values().map(|model| model.last).min();
+        let Some(last) = self.models.values().filter_map(oldest).min() else { return };
+        for models in self.models.values_mut() {
+            models.retain(|_, model| model.last != last);
         }
+        self.models.retain(|_, models| !models.is_empty());
     }
 }
 
-fn key(provider: &str, call: &Call) -> (String, String) {
-    (provider.to_owned(), call.model.clone().unwrap_or_default())
+fn name(call: &Call) -> &str {
+    call.model.as_deref().unwrap_or_default()
 }
 
 fn size(call: &Call) -> usize {
@@ -155,20 +166,15 @@ fn float(tokens: u64) -> f64 {
 // === impl Samples ===
 
 impl Samples {
-    fn add(&mut self, value: u32) {
+    fn add(&mut self, value: u32, percent: usize) {
         if self.values.len() < SAMPLES {
             self.values.push(value);
         } else {
             self.values[self.next] = value;
             self.next = (self.next + 1) % SAMPLES;
         }
-    }
-
-    /// The smallest value that so many percent do not exceed.
-    fn percentile(&self, percent: usize) -> Option<u32> {
-        let rank = (self.values.len() * percent).div_ceil(100).checked_sub(1)?;
-        let mut values = self.values.clone();
-        Some(*values.select_nth_unstable(rank).1)
+        let rank = (self.values.len() * percent).div_ceil(100) - 1;
+        self.percentile = Some(*self.values.clone().select_nth_unstable(rank).1);
     }
 }
 
@@ -264,7 +270,7 @@ mod tests {
         for n in 0..=MAX_MODELS {
             estimator.learn("p", &named(n), estimate(100, 1), &used(400, 7));
         }
-        assert_eq!(estimator.models.len(), MAX_MODELS);
+        assert_eq!(estimator.models["p"].len(), MAX_MODELS);
         assert_eq!(estimator.estimate("p", &named(0)), estimate(100, SEED_OUTPUT));
         assert_eq!(estimator.estimate("p", &named(1)), estimate(400, 7));
     }

@@ -107,9 +107,7 @@ impl Gate {
     pub(crate) async fn admit(&self, ask: Ask) -> Result<Hold, Refused> {
         let (id, verdict) = {
             let mut state = self.shared.state.lock();
-            let admission = state.holder.admit(now(), ask);
-            let (sender, verdict) = oneshot::channel();
-            let id = match admission {
+            let id = match state.holder.admit(now(), ask) {
                 Admission::Granted(reservation) => {
                     self.look_again(&mut state);
                     return Ok(self.hold(reservation));
@@ -120,6 +118,7 @@ impl Gate {
                 }
                 Admission::Waiting(id) => id,
             };
+            let (sender, verdict) = oneshot::channel();
             state.waiting.insert(id, sender);
             self.pump(&mut state);
             (id, verdict)

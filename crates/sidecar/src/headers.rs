@@ -66,9 +66,8 @@ impl Patience {
 /// Takes out what is not for the provider: the hop's headers and ours.
 pub(crate) fn strip_request(headers: &mut HeaderMap) {
     strip_hop(headers);
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
+    // Most requests have none of them, and a look costs less than a list.
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(OURS)).cloned() {
         headers.remove(name);
     }
 }
@@ -80,7 +79,10 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        // The usual words, which name no header.
+        .filter(|name| !["keep-alive", "close"].iter().any(|word| name.eq_ignore_ascii_case(word)))
+        .filter_map(|name| name.parse().ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);

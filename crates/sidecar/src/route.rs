@@ -112,10 +112,12 @@ impl Router {
     /// The policy; waits for the first one until the start is over.
     async fn policy(&self) -> Result<Arc<Snapshot>, Refusal> {
         let known = |standing: &Standing| !matches!(standing, Standing::Unknown);
-        let mut standing = self.standing.clone();
-        // Whether it came or not: what is known now, counts.
-        drop(timeout_at(self.start_deadline, standing.wait_for(known)).await);
-        let current = standing.borrow().clone();
+        if !known(&self.standing.borrow()) {
+            // Whether it came or not: what is known now, counts.
+            let mut standing = self.standing.clone();
+            drop(timeout_at(self.start_deadline, standing.wait_for(known)).await);
+        }
+        let current = self.standing.borrow().clone();
         match current {
             Standing::Known(snapshot) => Ok(snapshot),
             Standing::NoQuota(explain) => Err(Refusal::NotPermitted { what: explain.to_string() }),

@@ -7,7 +7,6 @@
 //! nobody sees them. Here an HTTP/1.1 connection serves one request at a time, an HTTP/2 connection at
 //! most [`STREAMS_PER_CONNECTION`], and the next one is dialled.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +86,8 @@ const READ_BUFFER: usize = 64 * 1024;
 
 struct Shared {
     connector: HttpsConnector<HttpConnector>,
-    hosts: Mutex<BTreeMap<String, Arc<Host>>>,
+    /// A handful.
+    hosts: Mutex<Vec<Arc<Host>>>,
     tasks: TaskTracker,
 }
 
@@ -213,17 +213,18 @@ impl Drop for Connection {
 
 impl Shared {
     fn host(&self, uri: &Uri) -> Arc<Host> {
-        let key = format!("{}://{}", uri.scheme_str().unwrap_or("http"), authority(uri));
         let mut hosts = self.hosts.lock();
-        if let Some(host) = hosts.get(&key) {
+        if let Some(host) = hosts.iter().find(|host| host.is_of(uri)) {
             return host.clone();
         }
         if hosts.len() >= MAX_HOSTS {
             hosts.clear();
         }
-        let uri = key.parse().expect("scheme and authority of a URI are a URI");
-        let host = Host { uri, kept: Mutex::default(), dial: Semaphore::new(1) };
-        hosts.entry(key).or_insert_with(|| Arc::new(host)).clone()
+        let origin = format!("{}://{}", scheme(uri), authority(uri));
+        let uri = origin.parse().expect("scheme and authority of a URI are a URI");
+        let host = Arc::new(Host { uri, kept: Mutex::default(), dial: Semaphore::new(1) });
+        hosts.push(host.clone());
+        host
     }
 
     async fn dial(&self, host: &Host) -> Result<(Sender, bool), BoxError> {
@@ -266,6 +267,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 // === impl Host ===
 
 impl Host {
+    fn is_of(&self, uri: &Uri) -> bool {
+        authority(&self.uri) == authority(uri) && scheme(&self.uri) == scheme(uri)
+    }
+
     /// The connection that was used last (the others may then grow old and close), or the busiest
     /// shared one that has room.
     fn take(&self) -> Option<Sender> {
@@ -330,6 +335,10 @@ fn to_origin_form(mut request: Outgoing) -> Outgoing {
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
     request
+}
+
+fn scheme(uri: &Uri) -> &str {
+    uri.scheme_str().unwrap_or("http")
 }
 
 fn authority(uri: &Uri) -> &str {

@@ -67,7 +67,7 @@ struct Figures {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Emulator {
     capacity_per_second: f64,
-    /// On the way on which requests followed each other fastest.
+    /// Through the proxy behind which requests followed each other fastest.
     busiest_per_second: f64,
 }
 
@@ -169,7 +169,8 @@ impl Row {
             .zip(added(Way::Haproxy))
             .map(|(sidecar, haproxy)| sidecar / haproxy)
             .collect();
-        let rates = Way::ALL.map(|way| {
+        // Straight, one client in a closed loop measures the emulator, and cannot overload it.
+        let rates = [Way::Haproxy, Way::Sidecar].map(|way| {
             let series = series(way);
             series.rounds.iter().map(Vec::len).sum::<usize>() as f64 / series.elapsed.as_secs_f64()
         });
