@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::compile::{Compiled, Objects, compile};
 use crate::path::Path;
 use crate::problem::{ObjectId, Place, Problem, Violation};
-use crate::{custom_resource_definitions, metadata, schema, secret, yaml};
+use crate::{definitions, metadata, schema, secret, yaml};
 
 /// A file's size in bytes: some thousand quotas.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -53,7 +53,7 @@ pub fn read(files: &[(&str, &str)]) -> Result<Compiled, Vec<Problem>> {
 
 /// The custom resources by kind.
 static KINDS: LazyLock<BTreeMap<String, Kind>> = LazyLock::new(|| {
-    let kinds = custom_resource_definitions().into_iter().filter_map(|crd| {
+    let kinds = definitions::all().into_iter().filter_map(|crd| {
         let version = crd.spec.versions.into_iter().next()?;
         let mut fields = version.schema?.open_api_v3_schema?.properties?;
         let kind =

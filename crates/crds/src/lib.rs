@@ -3,13 +3,14 @@
 //!
 //! The path of a text: [`directory::read`] -> schema -> structs -> [`validate`] ->
 //! [`compile::compile`] -> `quota::policy::Policy`. In a cluster the API server does the first two
-//! steps by the definitions of [`custom_resource_definitions`], and the admission webhook calls
+//! steps by the definitions of [`definitions`], and the admission webhook calls
 //! [`validate`].
 //!
 //! Not in this crate: a Kubernetes client, files, clocks. A field is in a schema only when it is
 //! enforced.
 
 pub mod compile;
+pub mod definitions;
 pub mod directory;
 pub mod duration;
 pub mod endpoint;
@@ -29,18 +30,6 @@ mod schema;
 pub mod secret;
 pub mod validate;
 mod yaml;
-
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt;
-
-/// The definitions of all kinds, in the order in which people meet them.
-pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![
-        provider::LLMProvider::crd(),
-        priority_class::LLMPriorityClass::crd(),
-        quota::LLMQuota::crd(),
-    ]
-}
 
 #[cfg(test)]
 mod tests;

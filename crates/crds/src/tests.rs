@@ -11,7 +11,7 @@ use crate::provider::LLMProvider;
 use crate::quota::LLMQuota;
 
 fn schema(kind: &str) -> Value {
-    let crd = custom_resource_definitions()
+    let crd = definitions::all()
         .into_iter()
         .find(|crd| crd.spec.names.kind == kind)
         .expect("the kind has a definition");
@@ -426,7 +426,7 @@ fn objects_survive_a_round_trip() {
 
 #[test]
 fn kinds_have_short_names_a_category_and_columns() {
-    let rows: Vec<(String, String, Vec<String>, Vec<String>)> = custom_resource_definitions()
+    let rows: Vec<(String, String, Vec<String>, Vec<String>)> = definitions::all()
         .into_iter()
         .map(|crd| {
             let names = crd.spec.names;
@@ -458,4 +458,21 @@ fn kinds_have_short_names_a_category_and_columns() {
             ),
         ]
     );
+}
+
+#[test]
+fn the_definitions_in_the_manifests_are_those_of_the_structs() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/crds");
+    let mut committed: Vec<String> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
+        .collect();
+    committed.sort();
+    let mut generated = definitions::files();
+    generated.sort();
+    assert_eq!(committed, generated.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+    for (name, text) in generated {
+        let there = std::fs::read_to_string(format!("{folder}/{name}")).expect("it can be read");
+        assert!(there == text, "{name} is not what the structs say: run `cargo xtask gen`");
+    }
 }

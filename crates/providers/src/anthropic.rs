@@ -143,6 +143,7 @@ impl Adapter for Anthropic {
                     limit: headers.number(limit)?,
                     remaining: headers.number(remaining)?,
                     reset: headers.duration(reset),
+                    reset_grain: headers.grain(reset),
                 })
             })
             .collect()

@@ -27,6 +27,13 @@ impl<'a> Headers<'a> {
         duration::parse(self.get(name)?, self.date())
     }
 
+    /// By how much [`Headers::duration`] may be off, either way: an instant in whole seconds, relative
+    /// to a date in whole seconds.
+    pub fn grain(&self, name: &str) -> Duration {
+        let is_instant = self.get(name).is_some_and(|text| duration::parse(text, None).is_none());
+        if is_instant { Duration::from_secs(1) } else { Duration::ZERO }
+    }
+
     /// When the provider says that it answered.
     pub fn date(&self) -> Option<Timestamp> {
         duration::http_date(self.get("date")?)
@@ -56,6 +63,13 @@ mod tests {
         let headers: Headers<'_> = [("Date", "x"), ("A", " 7 "), ("a", "8")].into_iter().collect();
         assert_eq!(headers.number("a"), Some(7));
         assert_eq!(headers.date(), None);
+    }
+
+    #[test]
+    fn an_instant_is_known_to_the_second() {
+        let headers = [("a", "1.5s"), ("b", "2026-11-20T10:00:07Z"), ("c", "2")];
+        let headers: Headers<'_> = headers.into_iter().collect();
+        assert_eq!(["a", "b", "c"].map(|name| headers.grain(name).as_secs()), [0, 1, 0]);
     }
 
     #[test]

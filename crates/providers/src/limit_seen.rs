@@ -15,4 +15,6 @@ pub struct LimitSeen {
     pub remaining: u64,
     /// The time until all of it is back.
     pub reset: Option<Duration>,
+    /// By how much that may be off, either way.
+    pub reset_grain: Duration,
 }

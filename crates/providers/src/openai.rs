@@ -210,11 +210,11 @@ impl Adapter for OpenAi {
             .filter_map(|(names, minute, day)| {
                 let [limit, remaining, reset] = names;
                 let (limit, remaining) = (headers.number(limit)?, headers.number(remaining)?);
-                let reset = headers.duration(reset);
+                let (reset, reset_grain) = (headers.duration(reset), headers.grain(reset));
                 let is_daily =
                     reset.is_some_and(|reset| counts_by_the_day(limit, remaining, reset));
                 let dimension = if is_daily { *day } else { *minute };
-                Some(LimitSeen { dimension, limit, remaining, reset })
+                Some(LimitSeen { dimension, limit, remaining, reset, reset_grain })
             })
             .collect()
     }

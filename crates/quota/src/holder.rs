@@ -17,6 +17,7 @@ use crate::message::{
 };
 use crate::policy::{Name, OnLoss, PodPolicy};
 use crate::time::Time;
+use crate::timing::TRANSIT_MAX;
 use crate::units::Amount;
 
 mod admission;
@@ -178,22 +179,22 @@ impl Holder {
         self.changed(now);
     }
 
-    /// Debits a reservation anew whose request was not sent in time: the provider may have been full
-    /// when it was debited first, so that the old debit bought nothing.
-    pub fn redebit(&mut self, now: Time, reservation: &mut Reservation) {
-        reservation.at = now;
-        self.books.redebit(&reservation.vector);
-        self.changed(now);
+    /// A request is about to be written, and is at the provider within `trip`. If that is later after
+    /// its debit than the allocator allows for by what it was told, it is debited anew: the provider may
+    /// have been full when it was debited first, so that the old debit bought nothing.
+    pub fn sent(&mut self, now: Time, reservation: &mut Reservation, trip: Duration) {
+        let transit = now.since(reservation.at) + trip;
+        if transit > self.books.transit_allowed() {
+            reservation.at = now;
+            self.books.redebit(&reservation.vector);
+            self.changed(now);
+        }
+        self.books.sent(now, transit.min(TRANSIT_MAX));
     }
 
     /// Takes note of a provider's headers.
     pub fn seen(&mut self, budget: &BudgetId, seen: Seen) {
         self.books.seen(budget, seen);
-    }
-
-    /// Takes note of how long after its debit a request was surely at the provider.
-    pub fn sent(&mut self, now: Time, transit: Duration) {
-        self.books.sent(now, transit);
     }
 
     /// Takes note of a 429 of the provider.
@@ -212,6 +213,7 @@ impl Holder {
     pub fn disconnected(&mut self, now: Time) {
         self.link = Link::Down(self.down_since().unwrap_or(now));
         self.cancelled.clear();
+        self.books.forget_told_transit();
         // What was to be said on this stream is said anew on the next, as far as it still holds.
         self.events.retain(|event| !matches!(event, Event::Send(_)));
     }

@@ -238,12 +238,12 @@ impl Provider {
             .collect()
     }
 
-    /// The keys that may be used for `model`. None, where `keys` is not empty, means that the call
-    /// cannot be made.
+    /// The keys that may be used for `model`, all of them for a call without one. None, where `keys` is
+    /// not empty, means that the call cannot be made.
     pub fn keys_of<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Key> {
         self.keys.iter().filter(move |key| {
-            let serves =
-                key.models.is_empty() || key.models.iter().any(|m| glob::matches(m, model));
+            let any = model.is_empty() || key.models.is_empty();
+            let serves = any || key.models.iter().any(|m| glob::matches(m, model));
             serves && !key.secret.is_empty()
         })
     }

@@ -3,6 +3,15 @@
 
 use std::time::Duration;
 
+/// g, the time from a debit to its request's arrival at the provider that is allowed for before anything
+/// has been seen (`leases.md` 3.1).
+pub const TRANSIT_AT_FIRST: Duration = Duration::from_millis(250);
+/// The longest transit that is learned: whatever takes longer is debited anew, each time.
+pub const TRANSIT_MAX: Duration = Duration::from_secs(1);
+/// What the allocator allows for beyond the longest transit that it was told of, and what a pod may rely
+/// on before it has told any.
+pub const TRANSIT_MARGIN: Duration = Duration::from_millis(50);
+
 /// The times of the lease protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {

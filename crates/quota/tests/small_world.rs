@@ -203,7 +203,14 @@ impl World {
         }
     }
 
-    fn go(&mut self, now: Time, pod: &PodId, class: &str, since: Time, reservation: Reservation) {
+    fn go(
+        &mut self,
+        now: Time,
+        pod: &PodId,
+        class: &str,
+        since: Time,
+        mut reservation: Reservation,
+    ) {
         let units = reservation.vector[&self.budget].units();
         if self.provider.admit(now, units) {
             self.admitted += units;
@@ -215,7 +222,7 @@ impl World {
             let seen = Seen { at: now, reset_lo: edge, reset_hi: edge, limit, remaining };
             self.pods.get_mut(pod).unwrap().seen(&self.budget.clone(), seen);
         }
-        self.pods.get_mut(pod).unwrap().sent(now, Duration::from_millis(2));
+        self.pods.get_mut(pod).unwrap().sent(now, &mut reservation, Duration::from_millis(2));
         let wait = u64::try_from(now.since(since).as_millis()).unwrap();
         self.waits.entry(class.to_owned()).or_default().push(wait);
         let actual = reservation.vector.clone();

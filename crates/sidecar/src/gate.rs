@@ -299,18 +299,11 @@ impl Hold {
         self.reservation.as_ref().map_or(Source::Free, |reservation| reservation.source)
     }
 
-    /// The request is about to be written, and is at the provider within `trip`: debits anew if the
-    /// debit is older than `guard`, and takes `expected` for what will be charged unless `settle` says
-    /// better.
-    pub(crate) fn sent(&mut self, guard: Duration, trip: Duration, expected: Vector) {
-        let now = now();
+    /// The request is about to be written, and is at the provider within `trip`. Takes `expected` for
+    /// what will be charged unless `settle` says better.
+    pub(crate) fn sent(&mut self, trip: Duration, expected: Vector) {
         let Some(reservation) = &mut self.reservation else { return };
-        self.gate.with(|holder| {
-            if now.since(reservation.at) > guard {
-                holder.redebit(now, reservation);
-            }
-            holder.sent(now, now.since(reservation.at) + trip);
-        });
+        self.gate.with(|holder| holder.sent(now(), reservation, trip));
         self.expected = expected;
     }
 

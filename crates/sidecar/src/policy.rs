@@ -77,11 +77,11 @@ impl Target {
     /// The key for the next call of `model`: each in its turn, by weight, evenly mixed. `None` where
     /// the application's own key passes through.
     pub(crate) fn next_key<'a>(&'a self, model: &'a str) -> Option<&'a Key> {
-        let total: u64 = self.keys_of(model).map(|key| u64::from(key.weight)).sum();
+        let total: u64 = self.provider.keys_of(model).map(|key| u64::from(key.weight)).sum();
         // Multiples of the golden ratio, modulo one, fall evenly into the keys' shares.
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut at = u64::try_from((u128::from(turn) * u128::from(total)) >> 64).unwrap_or(0);
-        let mut keys = self.keys_of(model).peekable();
+        let mut keys = self.provider.keys_of(model).peekable();
         while let Some(key) = keys.next() {
             let weight = u64::from(key.weight);
             if at < weight || keys.peek().is_none() {
@@ -94,14 +94,7 @@ impl Target {
 
     /// True if there are keys, but none that may be used for `model`.
     pub(crate) fn lacks_key(&self, model: &str) -> bool {
-        !self.provider.keys.is_empty() && self.keys_of(model).next().is_none()
-    }
-
-    /// The keys for `model`; all of them for a call without one.
-    fn keys_of<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Key> {
-        let provider = &self.provider;
-        let any = model.is_empty().then_some(&provider.keys).into_iter().flatten();
-        any.chain(provider.keys_of(model).filter(|_| !model.is_empty()))
+        !self.provider.keys.is_empty() && self.provider.keys_of(model).next().is_none()
     }
 }
 

@@ -59,9 +59,6 @@ pub(crate) struct Answer {
 /// How long a provider has for the head of its answer where the client does not say: OpenAI's flex
 /// tier may take 15 minutes (`providers.md` 2.1).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(900);
-/// g of `leases.md` 3.1: a request whose head is written later than this after its debit is debited
-/// anew. The allocator keeps so much of each budget's burst back.
-const TRANSIT_GUARD: Duration = Duration::from_millis(250);
 /// Kept connections that the provider has closed, one after another, before a request gives up. The
 /// first one empties the pool, so that a second is bad luck.
 const MAX_STALE: usize = 3;
@@ -129,7 +126,7 @@ impl Upstream {
         for _ in 0..=MAX_STALE {
             let connection = self.pool.checkout(&uri).await;
             let mut connection = connection.map_err(|error| broken(&error))?;
-            hold.sent(TRANSIT_GUARD, connection.trip(), expected.clone());
+            hold.sent(connection.trip(), expected.clone());
             let sent = now();
             let mut error = match connection.send(request).await {
                 Ok(response) => return Ok((sent, response, connection)),
@@ -165,8 +162,8 @@ impl Upstream {
             spans::limit_seen(&answer.span, told);
             let seen = Seen {
                 at: sent,
-                reset_lo: sent + reset,
-                reset_hi: received + reset,
+                reset_lo: sent + reset - told.reset_grain,
+                reset_hi: received + reset + told.reset_grain,
                 limit: Amount::from_units(told.limit),
                 remaining: Amount::from_units(told.remaining),
             };

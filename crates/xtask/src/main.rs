@@ -13,6 +13,7 @@ use clap::Parser;
 use crate::workspace::Workspace;
 
 mod bench;
+mod generate;
 mod prove;
 mod sdk;
 mod test;
@@ -36,6 +37,8 @@ enum Command {
     },
     /// Measure what the sidecar costs, beside a direct connection and HAProxy; about a minute.
     Bench(bench::Args),
+    /// Write anew what is generated from the sources and committed: the custom resource definitions.
+    Gen,
     /// Fetch the SDKs that tests use into the target directory; quick when they are there.
     Sdk,
 }
@@ -60,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             bench::run(&workspace, &args)?;
             true
         }
+        Command::Gen => generate::run(&workspace)?,
         Command::Sdk => {
             sdk::install(&workspace)?;
             true

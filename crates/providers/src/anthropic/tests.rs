@@ -111,8 +111,9 @@ fn resets_are_taken_relative_to_the_providers_own_time() {
         Anthropic.limits_seen(&headers.iter().copied().collect())
     };
     let limit = |dimension, limit, remaining, reset: Option<u64>| {
+        let reset_grain = Duration::from_secs(u64::from(reset.is_some()));
         let reset = reset.map(Duration::from_secs);
-        LimitSeen { dimension, limit, remaining, reset }
+        LimitSeen { dimension, limit, remaining, reset, reset_grain }
     };
     let without_date = seen(&headers);
     assert!(without_date.len() == 4 && without_date.iter().all(|seen| seen.reset.is_none()));

@@ -259,6 +259,7 @@ fn rate_limit_headers_tell_figure_rest_and_window() {
             limit: limit.parse().unwrap(),
             remaining: remaining.parse().unwrap(),
             reset: Some(Duration::from_millis(millis)),
+            reset_grain: Duration::ZERO,
         };
         assert_eq!(OpenAi.limits_seen(&headers), [expected], "{kind} {reset}");
     }

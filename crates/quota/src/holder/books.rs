@@ -9,6 +9,7 @@ use crate::charge::Vector;
 use crate::message::{Counters, Report, ReportItem, Seen};
 use crate::policy::Limit;
 use crate::time::Time;
+use crate::timing::TRANSIT_MARGIN;
 use crate::units::Amount;
 
 /// Reports whose arrival is not known yet. Beyond it the oldest is forgotten: its debts then count
@@ -34,6 +35,8 @@ pub(super) struct Books {
     told: VecDeque<(Time, Vector)>,
     /// The longest transit of this half minute, and of the one before it.
     transit: (Time, Duration, Duration),
+    /// What the last report on this stream told of it.
+    told_transit: Duration,
     pub(super) refused: u64,
     pub(super) provider_429: u64,
 }
@@ -171,6 +174,16 @@ impl Books {
         *longest = transit.max(*longest);
     }
 
+    /// How late after its debit a request may arrive by what the allocator was told.
+    pub(super) fn transit_allowed(&self) -> Duration {
+        self.told_transit + TRANSIT_MARGIN
+    }
+
+    /// Whoever answers the next stream may not have heard of it.
+    pub(super) fn forget_told_transit(&mut self) {
+        self.told_transit = Duration::ZERO;
+    }
+
     pub(super) fn counters(&self) -> &BTreeMap<BudgetId, Counters> {
         &self.counters
     }
@@ -208,6 +221,7 @@ impl Books {
         if self.told.len() > UNCONFIRMED_MAX {
             self.told.pop_front();
         }
+        self.told_transit = self.transit.1.max(self.transit.2);
         let items = self.counters.iter().map(|(budget, counters)| {
             let large = self.large.get(budget).copied().unwrap_or_default();
             let seen = self.seen.get(budget).copied();
@@ -219,7 +233,7 @@ impl Books {
             waiting: u32::try_from(waiters.len()).unwrap_or(u32::MAX),
             refused: self.refused,
             provider_429: self.provider_429,
-            transit: self.transit.1.max(self.transit.2),
+            transit: self.told_transit,
         }
     }
 

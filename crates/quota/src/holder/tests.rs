@@ -189,6 +189,29 @@ fn credit_for_a_request_that_has_gone_is_given_back() {
 }
 
 #[test]
+fn a_request_that_is_written_later_than_the_allocator_knows_of_is_debited_anew() {
+    let mut holder = welcomed(OnLoss::Floor);
+    let mut now = 0;
+    let mut overdrawn = |holder: &mut Holder, late: u64| {
+        now += 1_000;
+        let before = holder.books.counters().get(&budget()).copied().unwrap_or_default();
+        let mut reservation = holder.force(at(now), tokens(5));
+        holder.sent(at(now + late), &mut reservation, Duration::ZERO);
+        holder.settle(at(now + late), reservation, &tokens(5));
+        let since = holder.books.counters()[&budget()].since(&before);
+        // The forced debit itself is told in the same way.
+        since.overdrawn.units() - 5
+    };
+    assert_eq!(overdrawn(&mut holder, 50), 0);
+    assert_eq!(overdrawn(&mut holder, 120), 5, "nobody was told of more than 50 ms");
+    assert_eq!(overdrawn(&mut holder, 120), 5, "nor of this one yet");
+    let _ = holder.poll(at(10_000));
+    assert_eq!(overdrawn(&mut holder, 120), 0, "the report has told it");
+    holder.disconnected(at(20_000));
+    assert_eq!(overdrawn(&mut holder, 120), 5, "the next allocator may not know");
+}
+
+#[test]
 fn credit_that_arrives_too_late_is_void_and_is_asked_for_again() {
     let mut holder = welcomed(OnLoss::Floor);
     let id = waiting(&mut holder, at(0), ask(5, "low", at(5_000)));

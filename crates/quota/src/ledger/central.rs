@@ -11,23 +11,17 @@ use crate::accounts::Capacity;
 use crate::bucket::Bucket;
 use crate::budget::{Budget, Kind};
 use crate::time::Time;
+use crate::timing::{TRANSIT_AT_FIRST, TRANSIT_MARGIN, TRANSIT_MAX};
 use crate::units::{Amount, Rate};
 
-/// g, the time from our debit to the request's arrival at the provider that is allowed for, before
-/// anything has been seen (`leases.md` 3.1).
-const GUARD_AT_FIRST: Duration = Duration::from_millis(250);
-/// The bounds of g, and what is added to the longest transit seen.
-const GUARD_MIN: Duration = Duration::from_millis(50);
-const GUARD_MAX: Duration = Duration::from_secs(1);
-const GUARD_MARGIN: Duration = Duration::from_millis(50);
 /// Of a window whose edges are unknown, what may be admitted at once; the rest is paced, so that any
 /// 60 s hold no more than the limit (`leases.md` 3.1).
 const BLIND_BURST_PERCENT: u64 = 2;
 /// Part of a burst that local levels may hold together, in percent. The rest stays central, so that
 /// the largest request always finds room.
 const CAPS_PERCENT: u64 = 50;
-/// Before something comes back it was held for so long without the provider knowing of it.
-const CREDIT_LIFE: Duration = Duration::from_secs(1);
+/// Twice the time between two reports of a pod that is busy.
+const TOLD_IN_TIME: Duration = Duration::from_secs(2);
 /// So long before a level dies nothing is held back of it any more: the next one begins right after.
 const HOLDBACK_ENDS: Duration = Duration::from_millis(500);
 /// For how many seconds figures of use are kept.
@@ -96,12 +90,12 @@ impl Central {
             free: Amount::ZERO,
             at: now,
             full_rate: Rate::ZERO,
-            guard: GUARD_AT_FIRST,
+            guard: TRANSIT_AT_FIRST,
             edges: None,
             blind_since: now,
             window_began: None,
             log: match budget.kind {
-                Kind::Window { length, .. } => Some(Log::new(now, length + GUARD_AT_FIRST, full)),
+                Kind::Window { length, .. } => Some(Log::new(now, length + TRANSIT_AT_FIRST, full)),
                 _ => None,
             },
             headroom: Headroom::new(),
@@ -273,7 +267,7 @@ impl Central {
         if longest.is_zero() {
             return;
         }
-        let guard = (longest + GUARD_MARGIN).clamp(GUARD_MIN, GUARD_MAX);
+        let guard = longest.min(TRANSIT_MAX) + TRANSIT_MARGIN;
         // The provider's bucket can have lost at most what refilled while a request was on its way;
         // the level is by the rest of the guard below the provider's.
         if let Kind::Bucket { rate, .. } = self.budget.kind {
@@ -428,15 +422,23 @@ impl Central {
 
     /// Gives back what was not charged in the end, and was not told to come back up to `told`.
     pub(super) fn give(&mut self, told: Time, returned: Amount) {
-        let since = told - CREDIT_LIFE - self.guard;
-        self.put_back(
-            told,
-            match self.budget.kind {
-                Kind::Bucket { .. } => returned.min(self.headroom.since(since)),
-                _ => returned,
-            },
-        );
-        self.headroom.fill(returned);
+        let amount = match self.budget.kind {
+            Kind::Bucket { .. } => self.still_there(told, returned),
+            _ => returned,
+        };
+        self.put_back(told, amount);
+        self.headroom.fill(amount);
+        if let Some(inherited) = &mut self.inherited {
+            inherited.refunded(amount);
+        }
+    }
+
+    /// What the provider still has of what came back to it since `told`. Told within moments it is all
+    /// of it, unless the level was full; told late, what there was room for all along.
+    fn still_there(&self, told: Time, returned: Amount) -> Amount {
+        let room = self.headroom.since(told - self.guard);
+        let in_time = self.at.since(told) <= TOLD_IN_TIME && !room.is_zero();
+        if in_time { returned } else { returned.min(room) }
     }
 
     /// Puts back what was outstanding, so that its place was kept all the time, or what has no burst.
@@ -446,7 +448,7 @@ impl Central {
             log.remove(taken, amount);
         }
         if let Some(inherited) = &mut self.inherited {
-            inherited.give(amount);
+            inherited.put_back(amount);
         }
         self.bucket.add(amount);
     }

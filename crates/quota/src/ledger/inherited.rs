@@ -79,11 +79,16 @@ impl Inherited {
         }
     }
 
-    /// Gives back what was not charged. After a proof it is there already: the provider has not
+    /// Puts back what was taken.
+    pub(super) fn put_back(&mut self, amount: Amount) {
+        self.level.add(amount);
+    }
+
+    /// What was put back was a settlement's. After a proof it is there already: the provider has not
     /// counted it either.
-    pub(super) fn give(&mut self, amount: Amount) {
-        if self.proven_until == Time::NEVER || self.granted.is_none() {
-            self.level.add(amount);
+    pub(super) fn refunded(&mut self, amount: Amount) {
+        if self.proven_until != Time::NEVER && self.granted.is_some() {
+            self.level.take(amount);
         }
     }
 

@@ -288,7 +288,7 @@ impl Options {
         self.delay = (Duration::from_micros(delay / 2), Duration::from_micros(delay));
         let trip = random.pick(&[500, 5_000, 20_000]);
         self.trip = (Duration::from_micros(trip), Duration::from_micros(trip * 2));
-        self.connecting = (millis(0), millis(random.pick(&[0, 5, 40])));
+        self.connecting = (millis(0), millis(random.pick(&[0, 5, 40, 300])));
     }
 
     /// More demand than budget all the time, and nothing else that costs any of it.
@@ -302,6 +302,8 @@ impl Options {
         self.requests = !self.tokens;
         self.classes.iter_mut().for_each(|class| class.holdback = class.holdback.min(5));
         self.slots = None;
+        // The guard that long ways need is no small part of a window.
+        self.connecting.1 = self.connecting.1.min(millis(40));
         self.estimate = Estimate::Exact;
         self.unsent_percent = 0;
         self.patience = (millis(4_000), millis(8_000));

@@ -35,9 +35,6 @@ pub(super) struct Call {
     levels: Vec<Level>,
 }
 
-/// A request whose head is written later than this after its debit is debited anew, as the sidecar
-/// does it.
-const TRANSIT_GUARD: Duration = Duration::from_millis(250);
 /// In how many parts an answer is produced where that matters.
 const PARTS: u64 = 4;
 
@@ -186,11 +183,8 @@ impl World {
             return self.pump(pod);
         }
         let Some(reservation) = &mut of.reservation else { return };
-        if local.since(reservation.at) > TRANSIT_GUARD {
-            pod.holder.redebit(local, reservation);
-        }
         let trip = self.options.trip.1 * 2;
-        pod.holder.sent(local, local.since(reservation.at) + trip);
+        pod.holder.sent(local, reservation, trip);
         of.sent = local;
         let pod = of.pod;
         let way = self.trip();
