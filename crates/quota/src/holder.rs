@@ -213,7 +213,6 @@ impl Holder {
     pub fn disconnected(&mut self, now: Time) {
         self.link = Link::Down(self.down_since().unwrap_or(now));
         self.cancelled.clear();
-        self.books.forget_told_transit();
         // What was to be said on this stream is said anew on the next, as far as it still holds.
         self.events.retain(|event| !matches!(event, Event::Send(_)));
     }

@@ -9,7 +9,7 @@ use crate::charge::Vector;
 use crate::message::{Counters, Report, ReportItem, Seen};
 use crate::policy::Limit;
 use crate::time::Time;
-use crate::timing::TRANSIT_MARGIN;
+use crate::timing::{TRANSIT_AT_FIRST, TRANSIT_MARGIN};
 use crate::units::Amount;
 
 /// Reports whose arrival is not known yet. Beyond it the oldest is forgotten: its debts then count
@@ -35,7 +35,7 @@ pub(super) struct Books {
     told: VecDeque<(Time, Vector)>,
     /// The longest transit of this half minute, and of the one before it.
     transit: (Time, Duration, Duration),
-    /// What the last report on this stream told of it.
+    /// What the last report told of it.
     told_transit: Duration,
     pub(super) refused: u64,
     pub(super) provider_429: u64,
@@ -174,14 +174,13 @@ impl Books {
         *longest = transit.max(*longest);
     }
 
-    /// How late after its debit a request may arrive by what the allocator was told.
+    /// How late after its debit a request may arrive by what the allocator was told. Before anything was
+    /// told: as late as the allocator expects at first, and other pods' ways are like ours.
     pub(super) fn transit_allowed(&self) -> Duration {
-        self.told_transit + TRANSIT_MARGIN
-    }
-
-    /// Whoever answers the next stream may not have heard of it.
-    pub(super) fn forget_told_transit(&mut self) {
-        self.told_transit = Duration::ZERO;
+        match self.told_transit {
+            Duration::ZERO => TRANSIT_AT_FIRST,
+            told => told + TRANSIT_MARGIN,
+        }
     }
 
     pub(super) fn counters(&self) -> &BTreeMap<BudgetId, Counters> {

@@ -51,7 +51,7 @@ async fn a_request_that_is_written_late_is_debited_anew() {
     let forced = counters(&gate).overdrawn;
     hold.sent(Duration::ZERO, vector());
     assert_eq!(counters(&gate).overdrawn, forced);
-    hold.sent(Duration::from_millis(51), vector());
+    hold.sent(Duration::from_millis(251), vector());
     assert_eq!(counters(&gate).overdrawn, forced + Amount::from_units(5));
 }
 
