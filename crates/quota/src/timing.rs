@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-/// g, the time from a debit to its request's arrival at the provider that is allowed for before anything
-/// has been seen (`leases.md` 3.1).
+/// g, the time from a debit to its request's arrival at the provider that is allowed for, and relied on,
+/// before anything was told (`leases.md` 3.1).
 pub const TRANSIT_AT_FIRST: Duration = Duration::from_millis(250);
 /// The longest transit that is learned: whatever takes longer is debited anew, each time.
 pub const TRANSIT_MAX: Duration = Duration::from_secs(1);
-/// What the allocator allows for beyond the longest transit that it was told of, and what a pod may rely
-/// on before it has told any.
+/// What the allocator allows for, and a pod relies on, beyond the longest transit that was told.
 pub const TRANSIT_MARGIN: Duration = Duration::from_millis(50);
 
 /// The times of the lease protocol.
