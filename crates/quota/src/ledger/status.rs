@@ -10,7 +10,7 @@ use crate::time::Time;
 use crate::units::{Amount, Rate};
 
 /// Who holds what, and what is left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Of this leader.
     pub epoch: Epoch,
