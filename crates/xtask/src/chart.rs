@@ -36,7 +36,10 @@ const REFUSED: [(&str, &str); 12] = [
         "at '/sidecar/resources/limits/memory': '1Q' does not match",
     ),
     ("webhooks.injector.failurePolicy=ignore", "value must be one of 'Ignore', 'Fail'"),
-    ("webhooks.timeoutSeconds=30", "at '/webhooks/timeoutSeconds': maximum: got 30, want 10"),
+    (
+        "webhooks.injector.enabled=no",
+        "at '/webhooks/injector': additional properties 'enabled' not allowed",
+    ),
     (
         "certificates.source=none",
         "at '/certificates/source': value must be one of 'self', 'cert-manager'",

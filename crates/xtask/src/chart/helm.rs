@@ -75,10 +75,13 @@ impl Helm {
     }
 }
 
-/// What is in the user's cache directory, under any key of versions.
+/// What is in the user's cache directory, under any key of versions, the last one first.
 fn built() -> impl Iterator<Item = PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
     let folders = cache.and_then(|cache| fs::read_dir(cache.join("weir/cluster")).ok());
-    folders.into_iter().flatten().flatten().map(|folder| folder.path().join("helm"))
+    let folders = folders.into_iter().flatten().flatten();
+    let mut programs: Vec<PathBuf> = folders.map(|folder| folder.path().join("helm")).collect();
+    programs.sort();
+    programs.into_iter().rev()
 }
