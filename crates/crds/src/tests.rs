@@ -171,7 +171,11 @@ fn cel_and_rust_agree_on_endpoints() {
         ("http://172.31.255.255", None),
         ("http://192.168.1.1/x", None),
         ("http://[::1]:8000", None),
+        ("http://[0:0:0:0:0:0:0:1]:1/x", None),
         ("http://[fd00::1]", None),
+        ("http://[FC12:3::4]", None),
+        ("http://10.255.249.199", None),
+        ("http://10.0.0.1.svc", None),
         ("http://localhost:8000", None),
         ("http://vllm:8000", None),
         ("http://vllm.models.svc", None),
@@ -181,6 +185,8 @@ fn cel_and_rust_agree_on_endpoints() {
         ("http://8.8.8.8", plain),
         ("http://172.15.0.1", plain),
         ("http://172.32.0.1", plain),
+        ("http://[fe00::1]", plain),
+        ("http://[fc::1]", plain),
         ("http://11.0.0.1", plain),
         ("http://192.169.0.1", plain),
         ("http://169.254.169.254", plain),
@@ -461,18 +467,22 @@ fn kinds_have_short_names_a_category_and_columns() {
 }
 
 #[test]
-fn the_definitions_in_the_manifests_are_those_of_the_structs() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/crds");
-    let mut committed: Vec<String> = std::fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
-        .collect();
-    committed.sort();
-    let mut generated = definitions::files();
-    generated.sort();
-    assert_eq!(committed, generated.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
-    for (name, text) in generated {
-        let there = std::fs::read_to_string(format!("{folder}/{name}")).expect("it can be read");
-        assert!(there == text, "{name} is not what the structs say: run `cargo xtask gen`");
+fn the_definitions_in_manifests_and_chart_are_those_of_the_structs() {
+    for (folder, mut generated) in [
+        ("manifests/crds", definitions::files()),
+        ("charts/weir/templates/crds", definitions::templates()),
+    ] {
+        let path = format!("{}/../../{folder}", env!("CARGO_MANIFEST_DIR"));
+        let mut committed: Vec<String> = std::fs::read_dir(&path)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
+            .collect();
+        committed.sort();
+        generated.sort();
+        assert_eq!(committed, generated.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+        for (name, text) in generated {
+            let there = std::fs::read_to_string(format!("{path}/{name}")).expect("it can be read");
+            assert!(there == text, "{folder}/{name} is not as the structs: run `cargo xtask gen`");
+        }
     }
 }

@@ -13,6 +13,7 @@ use clap::Parser;
 use crate::workspace::Workspace;
 
 mod bench;
+mod chart;
 mod generate;
 mod prove;
 mod sdk;
@@ -37,7 +38,8 @@ enum Command {
     },
     /// Measure what the sidecar costs, beside a direct connection and HAProxy; about a minute.
     Bench(bench::Args),
-    /// Write anew what is generated from the sources and committed: the custom resource definitions.
+    /// Write anew what is generated from the sources and committed: the custom resource definitions, the
+    /// table of the chart's values, and, where there is a helm, the plain manifests.
     Gen,
     /// Fetch the SDKs that tests use into the target directory; quick when they are there.
     Sdk,
