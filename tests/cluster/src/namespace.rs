@@ -1,0 +1,45 @@
+//! A namespace for one test.
+
+use std::time::Duration;
+
+use crate::kubectl::Kubectl;
+use crate::wait;
+
+/// Removed with everything in it when it is dropped; nobody waits for that.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+/// The controllers make the account within milliseconds.
+const ACCOUNT: Duration = Duration::from_secs(60);
+
+// === impl Namespace ===
+
+impl Namespace {
+    /// Makes it, unless it is there, and waits until pods may be made in it.
+    pub fn new(name: &str) -> Namespace {
+        let yaml = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}");
+        Kubectl::apply(&yaml).succeeds();
+        let account = Kubectl::new(&["--namespace", name, "get", "serviceaccount", "default"]);
+        wait::within(ACCOUNT, "there is a default service account", || account.attempt());
+        Namespace { name: name.to_owned() }
+    }
+
+    /// `kubectl --namespace NAME` with these arguments.
+    pub fn kubectl(&self, arguments: &[&str]) -> Kubectl {
+        Kubectl::new(&[&["--namespace", self.name.as_str()], arguments].concat())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The cluster may be what is broken; the test has said so.
+        let _gone = Kubectl::new(&["delete", "namespace", &self.name, "--wait=false"]).attempt();
+    }
+}
