@@ -85,7 +85,6 @@ fn make_mounts(state: &State) -> anyhow::Result<()> {
     let mount = |arguments: &[&str]| execute(Command::new("mount").args(arguments));
     let folder = state.folder().to_str().context("the cluster's directory is no text")?;
     // By way of a folder that the new /run does not hide, should the directory be below it.
-    fs::create_dir_all("/run/netns")?;
     mount(&["--bind", folder, "/mnt"])?;
     mount(&["-t", "tmpfs", "tmpfs", "/run"])?;
     for name in ["netns", "lock", "weir"] {
