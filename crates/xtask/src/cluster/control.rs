@@ -89,7 +89,7 @@ impl FromStr for Request {
     type Err = anyhow::Error;
 
     fn from_str(line: &str) -> anyhow::Result<Request> {
-        Ok(match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
+        Ok(match line.trim().split_once(' ').unwrap_or_else(|| (line.trim(), "")) {
             ("status", "") => Request::Status,
             ("start", part) => Request::Start(part.to_owned()),
             ("stop", part) => Request::Stop(part.to_owned()),

@@ -43,6 +43,9 @@ const PROGRAM: &str = "cluster";
 /// Says which cluster the tests run against.
 const VARIABLE: &str = "WEIR_TEST_CLUSTER";
 
+/// One node with two cores: side by side, subjects would measure each other.
+const ONE_AT_A_TIME: &str = "--test-threads=1";
+
 /// The cluster's name when `cargo xtask test` runs the tests.
 const NAME: &str = "tests";
 
@@ -78,7 +81,9 @@ impl Suite {
                 std::env::var_os("KUBECONFIG").is_some(),
                 "{VARIABLE}=existing means the cluster of KUBECONFIG, which is not set"
             );
-            return Ok(Suite { cluster: None, command: Command::new(program) });
+            let mut command = Command::new(program);
+            command.arg(ONE_AT_A_TIME);
+            return Ok(Suite { cluster: None, command });
         }
         if with_images {
             images::for_tests(workspace)?;
@@ -94,8 +99,7 @@ impl Suite {
             Some(up::up(workspace, state.clone())?)
         };
         let mut command = up::command_inside(&state)?;
-        // One node with two cores: side by side, subjects would measure each other.
-        command.arg(program).arg("--test-threads=1");
+        command.arg(program).arg(ONE_AT_A_TIME);
         Ok(Suite { cluster, command })
     }
 
