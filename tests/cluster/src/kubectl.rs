@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// One call of it.
+/// One call of it, in the workspace's root: files are named as a person in there would.
 #[derive(Clone, Debug, Default)]
 pub struct Kubectl {
     arguments: Vec<String>,
@@ -31,9 +31,7 @@ impl Kubectl {
 
     /// `kubectl apply` of what a file or folder below the workspace's root says.
     pub fn apply_file(path: &str) -> Kubectl {
-        let path = workspace_root().join(path);
-        assert!(path.exists(), "{} does not exist", path.display());
-        Kubectl::new(&["apply", "--filename", path.to_str().expect("the path is a text")])
+        Kubectl::new(&["apply", "--filename", path])
     }
 
     /// `kubectl apply` of this YAML.
@@ -73,7 +71,7 @@ impl Kubectl {
     /// The process, for what runs on beside a test: `logs --follow`, `port-forward`.
     pub fn command(&self) -> Command {
         let mut command = Command::new("kubectl");
-        command.args(&self.arguments).stdin(Stdio::null());
+        command.args(&self.arguments).current_dir(workspace_root()).stdin(Stdio::null());
         command
     }
 

@@ -27,6 +27,8 @@ fn the_samples_are_taken_and_listed() {
     for name in ["chat", "summaries"] {
         assert!(listed.lines().any(|line| line.starts_with(name)), "{listed}");
     }
+    // The classes and the provider belong to no namespace.
+    Kubectl::new(&["delete", "--filename", "manifests/samples"]).succeeds();
 }
 
 #[test]
