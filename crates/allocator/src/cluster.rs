@@ -15,13 +15,16 @@
 
 pub(crate) mod app;
 mod certificates;
+mod condition;
 pub(crate) mod identity;
 mod kubelet;
 pub(crate) mod lease;
 pub(crate) mod mirror;
 pub(crate) mod pods;
+mod report;
 mod secrets;
 pub(crate) mod source;
+mod status;
 pub(crate) mod term;
 mod ticket;
 mod vault;

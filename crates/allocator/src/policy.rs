@@ -33,6 +33,8 @@ pub(crate) struct Current {
     pub(crate) warnings: Vec<Problem>,
     /// Why the files that are there now are not in force; empty if they are.
     pub(crate) problems: Vec<String>,
+    /// The objects that are not in force; in a directory all of it is, or none.
+    pub(crate) errors: Vec<Problem>,
 }
 
 /// The directory.
@@ -89,13 +91,13 @@ impl Current {
         let before = &self.policy;
         policy.generation = before.generation;
         if policy == **before && before.generation > 0 {
-            return Current { policy: before.clone(), warnings, problems };
+            return Current { policy: before.clone(), warnings, problems, errors: Vec::new() };
         }
         policy.generation += 1;
         let generation = policy.generation;
         let (providers, quotas) = (policy.providers.len(), policy.quotas.len());
         info!(generation, providers, quotas, "policy in force");
-        Current { policy: Arc::new(policy), warnings, problems }
+        Current { policy: Arc::new(policy), warnings, problems, errors: Vec::new() }
     }
 }
 

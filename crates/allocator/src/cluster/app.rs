@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use crds::compile::Objects;
 use kube::Client;
 use service::clock::unix_now;
 use service::drain;
@@ -24,6 +25,7 @@ use crate::cluster::identity::Identity;
 use crate::cluster::kubelet::Kubelet;
 use crate::cluster::pods::Pods;
 use crate::cluster::source::Source;
+use crate::cluster::status::StatusWriter;
 use crate::cluster::term::{self, Candidate, Me, Seen, Term};
 use crate::cluster::vault::{self, Vault};
 use crate::config::{Cluster, Config};
@@ -63,6 +65,7 @@ struct Watches {
     pods: Pods,
     kubelet: Kubelet,
     policy: watch::Receiver<Arc<Current>>,
+    objects: watch::Receiver<Arc<Objects>>,
     lease: watch::Receiver<Seen>,
 }
 
@@ -102,13 +105,18 @@ pub(crate) async fn run(
     shown.set(certificates.borrow().certified_key()?);
     tasks.spawn(show_certificates(shown.clone(), certificates.clone()));
     tasks.spawn(vault.run());
-    let Watches { pods, kubelet, policy, lease } = watch_all(&client, cluster, &tasks);
+    let Watches { pods, kubelet, policy, objects, lease } = watch_all(&client, cluster, &tasks);
 
     let (leadership, led) = watch::channel(Leadership::Following(None));
     let sessions = TaskTracker::new();
     let identity = Identity::new(client.clone(), pods.clone(), certificates.borrow().ticket_key());
-    let service =
-        Service::new(led, Some(identity), policy.clone(), metrics.clone(), sessions.clone());
+    let service = Service::new(
+        led.clone(),
+        Some(identity),
+        policy.clone(),
+        metrics.clone(),
+        sessions.clone(),
+    );
     let incoming = connection::tls(bind("listen", config.listen).await?, shown.acceptor(&["h2"])?);
     let mut ending = tasks.drain.clone();
     let ending = async move {
@@ -117,8 +125,18 @@ pub(crate) async fn run(
     let serving = service.into_router().serve_with_incoming_shutdown(incoming, ending);
     let mut serving = tasks.tracker.spawn(serving);
     let (last, last_watch) = drain::new();
-    let page = admin_page(config, &readiness, registry, snapshot);
+    let page = admin_page(config, &readiness, registry, snapshot.clone());
     tasks.tracker.spawn(page.serve(bind("admin", config.admin).await?, last_watch));
+    let writer = StatusWriter {
+        client: client.clone(),
+        pod: cluster.pod.clone(),
+        policy: policy.clone(),
+        objects,
+        snapshot,
+        leadership: led,
+        pods: pods.clone(),
+    };
+    tasks.spawn(writer.run());
     info!(listen = %config.listen, admin = %config.admin, "serving");
 
     let candidate = Candidate::new(client, &cluster.namespace, NAME, me, kubelet, lease.clone());
@@ -159,11 +177,11 @@ fn watch_all(client: &Client, cluster: &Cluster, tasks: &Tasks) -> Watches {
     tasks.spawn(pods.clone().run(client.clone()));
     let kubelet = Kubelet::default();
     tasks.spawn(kubelet.clone().run(client.clone(), namespace.clone()));
-    let (source, policy) = Source::new(client.clone(), namespace);
+    let (source, policy, objects) = Source::new(client.clone(), namespace);
     tasks.spawn(source.run());
     let (lease, follow) = term::follow(client.clone(), namespace, NAME);
     tasks.spawn(follow);
-    Watches { pods, kubelet, policy, lease }
+    Watches { pods, kubelet, policy, objects, lease }
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use crate::cluster::mirror::Mirror;
+use crate::cluster::mirror::{Changed, Mirror};
 use crate::cluster::secrets::Secrets;
 use crate::policy::Current;
 use crate::reach;
@@ -34,6 +34,7 @@ pub(crate) struct Source {
     known: Known,
     secrets: Secrets,
     current: watch::Sender<Arc<Current>>,
+    objects: watch::Sender<Arc<Objects>>,
 }
 
 /// The kinds, as they are now.
@@ -62,11 +63,15 @@ const SETTLE_MAX: Duration = Duration::from_millis(200);
 impl Source {
     /// A source that has seen nothing yet: the policy is empty until [`Source::run`] has seen
     /// everything.
-    pub(crate) fn new(client: Client, namespace: &str) -> (Source, watch::Receiver<Arc<Current>>) {
-        let (current, receiver) = watch::channel(Arc::default());
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+    ) -> (Source, watch::Receiver<Arc<Current>>, watch::Receiver<Arc<Objects>>) {
+        let (current, current_watch) = watch::channel(Arc::default());
+        let (objects, objects_watch) = watch::channel(Arc::default());
         let secrets = Secrets::new(client.clone(), namespace);
-        let source = Source { client, known: Known::default(), secrets, current };
-        (source, receiver)
+        let source = Source { client, known: Known::default(), secrets, current, objects };
+        (source, current_watch, objects_watch)
     }
 
     /// Follows the watches for as long as it is polled.
@@ -78,10 +83,12 @@ impl Source {
             let now = Instant::now();
             // All arms are cancel-safe: an event that is not taken stays in its stream.
             tokio::select! {
-                told = events.next() => match told {
-                    Some(told) => self.known.take(told),
-                    None => return,
-                },
+                told = events.next() => {
+                    let Some(told) = told else { return };
+                    if !self.known.take(told) {
+                        continue;
+                    }
+                }
                 () = self.secrets.changed() => {}
                 () = sleep_until(settled.unwrap_or(now)), if settled.is_some() => {
                     due = None;
@@ -107,6 +114,7 @@ impl Source {
             secrets: self.secrets.entries(),
         };
         let (compiled, errors) = compile(&objects);
+        self.objects.send_replace(Arc::new(objects));
         self.publish(compiled, errors);
     }
 
@@ -125,7 +133,8 @@ impl Source {
             for problem in warnings.iter().filter(|it| !current.warnings.contains(it)) {
                 warn!(%problem, "policy");
             }
-            *current = Arc::new(current.followed_by(policy, warnings, problems));
+            let next = current.followed_by(policy, warnings, problems);
+            *current = Arc::new(Current { errors, ..next });
         });
     }
 }
@@ -151,15 +160,32 @@ where
     events.boxed()
 }
 
+/// Takes an event; false if all that it changed is a status, which this allocator writes itself: the
+/// API server counts specifications only.
+fn matters<K: Resource + Clone>(mirror: &mut Mirror<K>, event: watcher::Event<K>) -> bool {
+    match mirror.apply(event) {
+        Changed::Nothing => false,
+        Changed::All(_) => true,
+        Changed::One(name, before) => {
+            let generation = |object: &K| (object.meta().uid.clone(), object.meta().generation);
+            before.as_ref().map(generation) != mirror.get(&name).map(generation)
+        }
+    }
+}
+
 // === impl Known ===
 
 impl Known {
-    fn take(&mut self, told: Told) {
+    /// Takes an event; true if it may change the policy.
+    fn take(&mut self, told: Told) -> bool {
         match told {
-            Told::Provider(event) => drop(self.providers.apply(event)),
-            Told::Class(event) => drop(self.classes.apply(event)),
-            Told::Quota(event) => drop(self.quotas.apply(event)),
-            Told::Failed(kind, error) => warn!(kind, %error, "a watch failed; it starts anew"),
+            Told::Provider(event) => matters(&mut self.providers, event),
+            Told::Class(event) => matters(&mut self.classes, event),
+            Told::Quota(event) => matters(&mut self.quotas, event),
+            Told::Failed(kind, error) => {
+                warn!(kind, %error, "a watch failed; it starts anew");
+                false
+            }
         }
     }
 
