@@ -5,6 +5,7 @@
 //! `snapshot` -> `/state` and metrics. All that is granted is decided in `quota::ledger`; this crate
 //! gives it time, memory and messages.
 
+pub mod admission;
 mod app;
 mod args;
 mod cluster;

@@ -90,9 +90,7 @@ impl Compiler<'_> {
             let mut global_default = object.spec.global_default;
             match &default {
                 Some(first) if global_default => {
-                    let message = format!(
-                        "LLMPriorityClass {first} is the global default already: only one can be"
-                    );
+                    let message = priority_class::second_default(first);
                     let path = Path::spec().field("globalDefault");
                     self.found.errors.push(Problem::of(id(object), path, Reason::Invalid, message));
                     global_default = false;

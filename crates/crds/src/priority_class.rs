@@ -59,6 +59,11 @@ pub struct PriorityClassSpec {
     pub description: String,
 }
 
+/// What is wrong with a global default where `first` is one already.
+pub fn second_default(first: &str) -> String {
+    format!("LLMPriorityClass {first} is the global default already: only one can be")
+}
+
 pub(crate) fn min_share_percent() -> u32 {
     2
 }
