@@ -20,6 +20,7 @@ pub(crate) mod identity;
 mod kubelet;
 pub(crate) mod lease;
 pub(crate) mod mirror;
+mod missing;
 pub(crate) mod pods;
 mod report;
 mod secrets;

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::app::admin_page;
 use crate::cluster::identity::Identity;
 use crate::cluster::kubelet::Kubelet;
+use crate::cluster::missing::Missing;
 use crate::cluster::pods::Pods;
 use crate::cluster::source::Source;
 use crate::cluster::status::StatusWriter;
@@ -69,6 +70,7 @@ struct Watches {
     kubelet: Kubelet,
     policy: watch::Receiver<Arc<Current>>,
     objects: watch::Receiver<Arc<Objects>>,
+    missing: Missing,
     lease: watch::Receiver<Seen>,
 }
 
@@ -162,9 +164,11 @@ fn watch_all(client: &Client, cluster: &Cluster, tasks: &Tasks) -> Watches {
     tasks.spawn(kubelet.clone().run(client.clone(), namespace.clone()));
     let (source, policy, objects) = Source::new(client.clone(), namespace);
     tasks.spawn(source.run());
+    let missing = Missing::default();
+    tasks.spawn(missing.clone().run(client.clone()));
     let (lease, follow) = term::follow(client.clone(), namespace, NAME);
     tasks.spawn(follow);
-    Watches { pods, kubelet, policy, objects, lease }
+    Watches { pods, kubelet, policy, objects, missing, lease }
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -282,6 +286,7 @@ impl<'a> Parts<'a> {
             snapshot,
             leadership: self.leadership.clone(),
             pods: self.watches.pods.clone(),
+            missing: self.watches.missing.clone(),
         };
         self.tasks.spawn(writer.run());
     }

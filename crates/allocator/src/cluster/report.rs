@@ -21,6 +21,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) ledger: &'a Status,
     /// Pods with a sidecar, by the quota that applies to them.
     pub(crate) pods: &'a BTreeMap<Name, u32>,
+    /// Names of pods that should have a sidecar and have none, by the quota that would apply.
+    pub(crate) bare: &'a BTreeMap<Name, Vec<String>>,
 }
 
 /// What a status says beside its conditions.
@@ -34,6 +36,8 @@ pub(crate) struct Use {
 
 /// At this part of a budget, in percent, somebody who waits is held up by it.
 const BUSY_PERCENT: u64 = 90;
+/// Why a quota does not hold all of its pods.
+pub(crate) const BARE_PODS: &str = "PodsWithoutSidecar";
 /// Problems that one message names.
 const NAMED: usize = 3;
 /// A minute's worth.
@@ -165,6 +169,15 @@ impl Facts<'_> {
     }
 
     fn degraded(&self, quota: &Quota, pods: u32) -> Finding {
+        if let Some(bare) = self.bare.get(quota.key().as_str()) {
+            let named = bare.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "{} pods should have a sidecar and have none ({named}), so nothing holds them to this \
+                 quota: they were created while no webhook answered; create them anew",
+                bare.len()
+            );
+            return Finding { kind: DEGRADED, holds: true, reason: BARE_PODS, message };
+        }
         let connected = self.workload(quota).map_or(0, |it| it.connected);
         let missing = (pods as usize).saturating_sub(connected);
         if missing == 0 {

@@ -10,7 +10,9 @@ use crds::compile::Objects;
 use crds::priority_class::LLMPriorityClass;
 use crds::provider::LLMProvider;
 use crds::quota::LLMQuota;
-use crds::status::{OVERCOMMITTED, PriorityClassStatus, ProviderStatus, QuotaStatus, READY};
+use crds::status::{
+    DEGRADED, OVERCOMMITTED, PriorityClassStatus, ProviderStatus, QuotaStatus, READY,
+};
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -25,8 +27,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
 use crate::cluster::condition::{Finding, conditions};
+use crate::cluster::missing::Missing;
 use crate::cluster::pods::{Life, Pods};
-use crate::cluster::report::{Facts, Use};
+use crate::cluster::report::{BARE_PODS, Facts, Use};
 use crate::grpc::Leadership;
 use crate::policy::Current;
 use crate::snapshot::Snapshot;
@@ -40,6 +43,7 @@ pub(crate) struct StatusWriter {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) pods: Pods,
+    pub(crate) missing: Missing,
 }
 
 /// Which object.
@@ -127,12 +131,20 @@ impl StatusWriter {
                 *pods.entry(quota.key().into()).or_default() += 1;
             }
         });
+        let mut bare: BTreeMap<Name, Vec<String>> = BTreeMap::new();
+        self.missing.for_each(|pod| {
+            let namespace = pod.namespace().unwrap_or_default();
+            if let Some(quota) = current.policy.quota_of(&namespace, pod.labels()) {
+                bare.entry(quota.key().into()).or_default().push(pod.name_any());
+            }
+        });
         let facts = Facts {
             policy: &current.policy,
             warnings: &current.warnings,
             errors: &current.errors,
             ledger: &snapshot.status,
             pods: &pods,
+            bare: &bare,
         };
         let now = Timestamp::now();
         let quotas = objects.quotas.iter().filter_map(|quota| {
@@ -244,10 +256,12 @@ impl HasConditions for PriorityClassStatus {
     }
 }
 
-/// What people are told of when it changes: whether an object is in force, and overcommitment. That
-/// requests wait comes and goes; it is in the conditions only.
+/// What people are told of when it changes: whether an object is in force, overcommitment, and pods that
+/// nothing holds to their quota. That requests wait, or that pods connect anew, comes and goes: it is in
+/// the conditions only.
 fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
-    let told = |condition: &&Condition| matches!(&*condition.type_, READY | OVERCOMMITTED);
+    let told =
+        |condition: &&Condition| matches!(&*condition.type_, READY | OVERCOMMITTED | DEGRADED);
     let is_new = |condition: &&Condition| {
         let before = before.iter().find(|it| it.type_ == condition.type_);
         match before {
@@ -263,7 +277,9 @@ fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
         action: "Reconcile".into(),
         secondary: None,
     };
-    after.iter().filter(told).filter(is_new).map(event).collect()
+    let passes =
+        |condition: &&Condition| condition.type_ == DEGRADED && condition.reason != BARE_PODS;
+    after.iter().filter(told).filter(|it| !passes(it)).filter(is_new).map(event).collect()
 }
 
 fn is_bad(condition: &Condition) -> bool {

@@ -74,7 +74,8 @@ fn ledger(used: u64, all: u64, waiting: u32) -> Status {
 fn findings(ledger: &Status, name: &str, pods: u32) -> Vec<(bool, &'static str, String)> {
     let (policy, warnings) = &*COMPILED;
     let pods = BTreeMap::from([(format!("shop/{name}").into(), pods)]);
-    let facts = Facts { policy, warnings, errors: &[], ledger, pods: &pods };
+    let facts =
+        Facts { policy, warnings, errors: &[], ledger, pods: &pods, bare: &BTreeMap::new() };
     let quota = policy.quotas.iter().find(|quota| *quota.name == *name).unwrap();
     let found = facts.quota_findings(quota, &facts.quota_use(quota));
     found.into_iter().map(|it| (it.holds, it.reason, it.message)).collect()
@@ -84,7 +85,14 @@ fn findings(ledger: &Status, name: &str, pods: u32) -> Vec<(bool, &'static str, 
 fn a_quota_says_what_it_uses_of_the_budget_that_is_used_most() {
     let (policy, warnings) = &*COMPILED;
     let (status, pods) = (ledger(188, 590, 0), BTreeMap::new());
-    let facts = Facts { policy, warnings, errors: &[], ledger: &status, pods: &pods };
+    let facts = Facts {
+        policy,
+        warnings,
+        errors: &[],
+        ledger: &status,
+        pods: &pods,
+        bare: &BTreeMap::new(),
+    };
     let uses = facts.quota_use(&policy.quotas[0]);
     assert_eq!((uses.used.as_str(), uses.binding.as_str()), ("188/600", BUDGET));
     let expected = BudgetUse {
@@ -135,7 +143,14 @@ fn a_selector_without_pods_missing_references_and_pods_without_a_stream_are_told
 fn a_provider_says_by_how_much_it_is_overcommitted() {
     let (policy, warnings) = &*COMPILED;
     let (status, pods) = (Status::default(), BTreeMap::new());
-    let facts = Facts { policy, warnings, errors: &[], ledger: &status, pods: &pods };
+    let facts = Facts {
+        policy,
+        warnings,
+        errors: &[],
+        ledger: &status,
+        pods: &pods,
+        bare: &BTreeMap::new(),
+    };
     let uses = facts.provider_use(&policy.providers["openai"]);
     let found = facts.provider_findings("openai", &uses);
     let over = found.iter().find(|it| it.kind == OVERCOMMITTED).unwrap();
@@ -145,4 +160,16 @@ fn a_provider_says_by_how_much_it_is_overcommitted() {
     );
     // It is in force all the same.
     assert!(found[0].holds);
+}
+
+#[test]
+fn pods_that_should_have_a_sidecar_and_have_none_are_named() {
+    let (policy, warnings) = &*COMPILED;
+    let (status, pods) = (Status::default(), BTreeMap::new());
+    let bare = BTreeMap::from([("shop/chat".into(), vec!["chat-0".into(), "chat-1".into()])]);
+    let facts = Facts { policy, warnings, errors: &[], ledger: &status, pods: &pods, bare: &bare };
+    let quota = &policy.quotas[0];
+    let found = facts.quota_findings(quota, &facts.quota_use(quota));
+    assert_eq!((found[2].holds, found[2].reason), (true, "PodsWithoutSidecar"));
+    assert!(found[2].message.contains("2 pods") && found[2].message.contains("chat-0, chat-1"));
 }
