@@ -26,9 +26,9 @@ pub(crate) struct Args {
     /// The cargo profile of the programs; `quick` builds in a third of the time.
     #[arg(long, default_value = "release")]
     profile: String,
-    /// Make the image for application pods of tests too.
-    #[arg(long)]
-    python: bool,
+    /// Which ones; without any, those that ship. `weir-python` is for application pods of tests.
+    #[arg(value_parser = ["weir-allocator", "weir-sidecar", "weir", python::NAME])]
+    names: Vec<String>,
 }
 
 /// What an image is made of.
@@ -54,8 +54,15 @@ const PAUSE_TAG: &str = "1";
 /// Makes them and prints their sizes.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     need(&Need::FOR_IMAGES)?;
-    make(workspace, &args.tag, &args.profile)?;
-    if args.python {
+    let wanted = |name: &str| args.names.iter().any(|it| it == name);
+    let ours: Vec<(&'static str, &str)> = PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| args.names.is_empty() || wanted(program))
+        .collect();
+    if !ours.is_empty() {
+        make(workspace, &ours, &args.tag, &args.profile)?;
+    }
+    if wanted(python::NAME) {
         python::make(workspace)?;
     }
     Ok(())
@@ -64,7 +71,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
 /// All that the tests need, in a hurry.
 pub(crate) fn for_tests(workspace: &Workspace) -> anyhow::Result<()> {
     need(&Need::FOR_IMAGES)?;
-    make(workspace, "dev", "quick")?;
+    make(workspace, &PROGRAMS, "dev", "quick")?;
     python::make(workspace)
 }
 
@@ -102,7 +109,12 @@ pub(crate) fn pause(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(archive)
 }
 
-fn make(workspace: &Workspace, tag: &str, profile: &str) -> anyhow::Result<()> {
+fn make(
+    workspace: &Workspace,
+    programs: &[(&'static str, &str)],
+    tag: &str,
+    profile: &str,
+) -> anyhow::Result<()> {
     let start = now();
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     // Quick when it is there.
@@ -113,7 +125,7 @@ fn make(workspace: &Workspace, tag: &str, profile: &str) -> anyhow::Result<()> {
     )?;
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--locked", "--profile", profile, "--target", &target]);
-    for (program, package) in PROGRAMS {
+    for (program, package) in programs {
         cargo.args(["--package", package, "--bin", program]);
     }
     execute(&mut cargo)?;
@@ -121,7 +133,7 @@ fn make(workspace: &Workspace, tag: &str, profile: &str) -> anyhow::Result<()> {
     // The folder of the profile `dev` is called `debug`.
     let built =
         workspace.target.join(target).join(if profile == "dev" { "debug" } else { profile });
-    for (program, _) in PROGRAMS {
+    for (program, _) in programs {
         let folder = folder(workspace).join("context");
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let copy = folder.join(program);
@@ -154,7 +166,8 @@ fn size(file: &Path) -> anyhow::Result<String> {
 impl Image<'_> {
     /// Builds it and writes it to `archive`, in a store that is thrown away.
     fn pack(&self, workspace: &Workspace, archive: &Path) -> anyhow::Result<()> {
-        let work = folder(workspace).join("work");
+        // Another run may be at it too.
+        let work = folder(workspace).join(format!("work-{}", std::process::id()));
         if work.exists() {
             fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
         }

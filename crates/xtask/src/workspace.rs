@@ -94,5 +94,14 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
 
 fn cargo_command() -> Command {
     // Cargo names itself to what it runs; without it, whatever is on the path.
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // It also tells us who we are. Some build scripts (ring's) run anew when that changes, and all
+    // that is above them with them, whenever a person's own `cargo build` comes in between.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }

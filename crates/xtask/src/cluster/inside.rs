@@ -37,6 +37,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often to look for children when there are none.
 const NO_CHILDREN: Duration = Duration::from_millis(100);
 
+/// Folders of the state that live in memory: what images unpack to, and the API server's objects.
+const IN_MEMORY: [&str; 2] = ["containerd", "etcd"];
+
 /// What makes a node of an empty network.
 const NETWORK: [&str; 6] = [
     "link set lo up",
@@ -91,6 +94,10 @@ fn make_mounts(state: &State) -> anyhow::Result<()> {
         fs::create_dir_all(format!("/run/{name}"))?;
     }
     mount(&["--move", "/mnt", INSIDE])?;
+    // Thousands of small files that nobody looks at, and that are to be gone at once: in memory.
+    for name in IN_MEMORY {
+        mount(&["-t", "tmpfs", "tmpfs", &format!("{INSIDE}/{name}")])?;
+    }
     // Kubelet, CNI and others have fixed folders in /var; what they write stays with the cluster.
     let layers = format!("lowerdir=/var,upperdir={INSIDE}/var/upper,workdir={INSIDE}/var/work");
     mount(&["-t", "overlay", "overlay", "-o", &layers, "/var"])?;

@@ -54,7 +54,9 @@ impl State {
         let parent = self.folder.parent().context("it lies in a folder")?;
         fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
         fs::create_dir(&self.folder).with_context(|| self.folder.display().to_string())?;
-        for folder in ["bin", "pki", "conf", "logs", "var/upper", "var/work", "kubelet"] {
+        for folder in
+            ["bin", "pki", "conf", "logs", "var/upper", "var/work", "kubelet", "containerd", "etcd"]
+        {
             let folder = self.path(folder);
             fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }

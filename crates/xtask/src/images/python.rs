@@ -12,7 +12,8 @@ use crate::cluster::wait::now;
 use crate::images::{Image, USER, folder, size};
 use crate::workspace::Workspace;
 
-const NAME: &str = "weir-python";
+/// The image, and its archive.
+pub(super) const NAME: &str = "weir-python";
 const TAG: &str = "dev";
 
 /// Debian's release, and the version of Python in it.
