@@ -36,9 +36,13 @@ impl Kubectl {
 
     /// `kubectl apply` of this YAML.
     pub fn apply(yaml: &str) -> Kubectl {
-        let mut call = Kubectl::new(&["apply", "--filename", "-"]);
-        call.input = Some(yaml.to_owned());
-        call
+        Kubectl::new(&["apply", "--filename", "-"]).with_input(yaml)
+    }
+
+    /// The same with this on its standard input.
+    pub fn with_input(mut self, text: &str) -> Kubectl {
+        self.input = Some(text.to_owned());
+        self
     }
 
     /// What it prints; it must succeed.
@@ -93,6 +97,6 @@ impl Kubectl {
 }
 
 /// Where the manifests are.
-fn workspace_root() -> PathBuf {
+pub fn workspace_root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -4,7 +4,11 @@
 //! Only `tests/cluster.rs` calls it, and `cargo xtask cluster test` runs that. Everything panics with
 //! what went wrong. Subjects share one cluster, so each works in namespaces of its own.
 
+pub mod application;
 pub mod kubectl;
 pub mod namespace;
 pub mod part;
+pub mod process;
+pub mod provider;
 pub mod wait;
+pub mod weir;

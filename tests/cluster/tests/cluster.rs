@@ -1,3 +1,5 @@
 //! The tests on a real cluster, one file per subject.
 
+mod load;
+mod person;
 mod resources;

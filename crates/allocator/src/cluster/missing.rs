@@ -43,7 +43,8 @@ impl Missing {
     /// Follows namespaces and pods for as long as it is polled.
     pub(crate) async fn run(self, client: Client) {
         let injecting = watcher::Config::default().labels(INJECTING);
-        let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), injecting);
+        let namespaces =
+            watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), injecting);
         let bare = watcher::Config::default().labels(&format!("!{SIDECAR_LABEL}"));
         let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client), bare).modify(shrink);
         let mut namespaces = std::pin::pin!(namespaces.default_backoff());

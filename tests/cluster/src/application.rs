@@ -1,0 +1,92 @@
+//! An unmodified Python program with the official `openai` package, as a Deployment.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::kubectl::Kubectl;
+
+/// A Deployment of such programs. Its pods carry the label `app: NAME`.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// Where it lives.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How many pods.
+    pub replicas: u32,
+    /// Callers in each, one request at a time.
+    pub threads: u32,
+    /// Between an answer and the next request.
+    pub pause: Duration,
+    /// Whether its pods ask for a sidecar.
+    pub inject: bool,
+}
+
+const ROLLED_OUT: Duration = Duration::from_secs(240);
+
+// === impl Application ===
+
+impl Application {
+    /// Makes or changes the Deployment, without waiting for it.
+    pub fn apply(&self) {
+        let annotations = if self.inject { json!({"weir.dev/inject": "true"}) } else { json!({}) };
+        let variable = |name: &str, value: String| json!({"name": name, "value": value});
+        let environment = [
+            variable("OPENAI_API_KEY", "the-application-has-none".to_owned()),
+            variable("THREADS", self.threads.to_string()),
+            variable("PAUSE", self.pause.as_secs_f64().to_string()),
+            variable("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+        ];
+        let container = json!({
+            "name": "app",
+            "image": "localhost/weir-python:dev",
+            "imagePullPolicy": "Never",
+            "env": environment,
+            "command": ["python3", "-u", "-c", include_str!("application.py")],
+        });
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {
+                "replicas": self.replicas,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": {
+                    "metadata": {"labels": {"app": self.name}, "annotations": annotations},
+                    "spec": {"containers": [container], "terminationGracePeriodSeconds": 10},
+                },
+            },
+        });
+        Kubectl::apply(&deployment.to_string()).succeeds();
+    }
+
+    /// Waits until all pods of its present form are Ready.
+    pub fn rolled_out(&self) {
+        let timeout = format!("--timeout={}s", ROLLED_OUT.as_secs());
+        let name = format!("deployment/{}", self.name);
+        self.kubectl(&["rollout", "status", &name, &timeout]).succeeds();
+    }
+
+    /// What all of its pods have printed.
+    pub fn logs(&self) -> String {
+        let selector = format!("--selector=app={}", self.name);
+        self.kubectl(&["logs", &selector, "--container=app", "--tail=-1", "--max-log-requests=60"])
+            .succeeds()
+    }
+
+    /// `kubectl --namespace ITS` with these arguments.
+    pub fn kubectl(&self, arguments: &[&str]) -> Kubectl {
+        Kubectl::new(&[&["--namespace", self.namespace.as_str()], arguments].concat())
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        // The cluster may be what is broken; the test has said so.
+        let name = self.name.as_str();
+        let _gone = self
+            .kubectl(&["delete", "deployment", name, "--ignore-not-found", "--wait=false"])
+            .attempt();
+    }
+}

@@ -1,0 +1,71 @@
+//! An emulated provider as a pod, and what it knows to be true.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::kubectl::Kubectl;
+use crate::namespace::Namespace;
+
+/// One account with one limit of requests per minute, in a bucket.
+#[derive(Debug)]
+pub struct Provider {
+    namespace: Namespace,
+}
+
+/// What an account was charged.
+#[derive(Clone, Copy, Debug)]
+pub struct Truth {
+    /// Answers 429.
+    pub refused: u64,
+    /// Requests that were charged.
+    pub settled: f64,
+    /// What there was to take.
+    pub on_offer: f64,
+}
+
+const STARTED: Duration = Duration::from_secs(90);
+
+// === impl Provider ===
+
+impl Provider {
+    /// Starts one in a namespace of its own.
+    pub fn start(namespace: &str, rpm: u64) -> Provider {
+        let namespace = Namespace::new(namespace);
+        let yaml = include_str!("provider.yaml").replace("RPM", &rpm.to_string());
+        namespace.kubectl(&["apply", "--filename", "-"]).with_input(&yaml).succeeds();
+        let timeout = format!("--timeout={}s", STARTED.as_secs());
+        namespace.kubectl(&["rollout", "status", "deployment/emulator", &timeout]).succeeds();
+        Provider { namespace }
+    }
+
+    /// Where sidecars reach it.
+    pub fn endpoint(&self) -> String {
+        format!("http://emulator.{}.svc:7430", self.namespace.name())
+    }
+
+    /// Forgets everything so far.
+    pub fn reset(&self) {
+        let path = self.path("reset");
+        self.namespace.kubectl(&["create", "--raw", &path, "--filename", "/dev/null"]).succeeds();
+    }
+
+    /// What it has counted since, over all limits.
+    pub fn truth(&self) -> Truth {
+        let path = self.path("state");
+        let state = Kubectl::new(&["get", "--raw", &path]).succeeds();
+        let state: Value = serde_json::from_str(&state).expect("it tells JSON");
+        let limits = state["limits"].as_array().cloned().unwrap_or_default();
+        let sum = |field: &str| limits.iter().filter_map(|it| it[field].as_f64()).sum::<f64>();
+        Truth {
+            refused: state["answers"]["429"].as_u64().unwrap_or(0),
+            settled: sum("settled"),
+            on_offer: sum("on_offer"),
+        }
+    }
+
+    fn path(&self, what: &str) -> String {
+        let namespace = self.namespace.name();
+        format!("/api/v1/namespaces/{namespace}/services/emulator:7431/proxy/__emu/{what}")
+    }
+}

@@ -1,0 +1,78 @@
+//! Weir as helm installs it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::kubectl::{Kubectl, workspace_root};
+use crate::wait;
+
+/// The release, in `weir-system`.
+#[derive(Clone, Copy, Debug)]
+pub struct Weir;
+
+/// Images are there; what takes time are probes on a busy machine.
+const INSTALLED: Duration = Duration::from_secs(180);
+/// A leader that ends in view is succeeded in two seconds.
+const LED: Duration = Duration::from_secs(60);
+
+// === impl Weir ===
+
+impl Weir {
+    /// Installs it, or upgrades what is there, and waits until somebody leads.
+    pub fn install() -> Weir {
+        let timeout = format!("{}s", INSTALLED.as_secs());
+        let chart =
+            ["upgrade", "--install", "weir", "charts/weir", "--wait", "--timeout", &timeout];
+        let place = ["--namespace", "weir-system", "--create-namespace"];
+        let images = "image.registry=localhost,image.tag=dev,image.pullPolicy=Never";
+        helm(&[&chart[..], &place, &["--set", images]].concat());
+        Weir.leader();
+        Weir
+    }
+
+    /// Takes it away again.
+    pub fn uninstall(self) {
+        helm(&["uninstall", "weir", "--namespace", "weir-system", "--wait"]);
+    }
+
+    /// `kubectl --namespace weir-system` with these arguments.
+    pub fn kubectl(self, arguments: &[&str]) -> Kubectl {
+        Kubectl::new(&[&["--namespace", "weir-system"], arguments].concat())
+    }
+
+    /// The Lease object; null if there is none.
+    pub fn lease(self) -> Value {
+        let lease = self.kubectl(&["get", "lease", "weir-allocator", "--output=json"]);
+        lease.attempt().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null)
+    }
+
+    /// The pod that leads, waiting until one does.
+    pub fn leader(self) -> String {
+        wait::within(LED, "an allocator leads", || self.leads())
+    }
+
+    /// The pod that leads at this moment, as the Lease says.
+    pub fn leads(self) -> Option<String> {
+        let lease = self.lease();
+        let identity = lease["spec"]["holderIdentity"].as_str().filter(|it| !it.is_empty())?;
+        identity.rsplit_once('_').map(|(pod, _)| pod.to_owned())
+    }
+
+    /// The leader's epoch.
+    pub fn epoch(self) -> u64 {
+        let record = &self.lease()["metadata"]["annotations"]["weir.dev/record"];
+        let record: Value =
+            serde_json::from_str(record.as_str().expect("it is there")).expect("it is JSON");
+        record["epoch"].as_u64().expect("it is a number")
+    }
+}
+
+/// helm; it must succeed.
+fn helm(arguments: &[&str]) {
+    let output = Command::new("helm").args(arguments).current_dir(workspace_root()).output();
+    let output = output.expect("helm can be started");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "helm {arguments:?}: {error}");
+}
