@@ -18,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::args::Args;
-use crate::config::Config;
+use crate::cluster::term::Authority;
+use crate::config::{Config, Place};
 use crate::connection;
-use crate::grpc::Service;
+use crate::grpc::{Leadership, Service};
 use crate::leader::Leader;
 use crate::ledger_task::{LedgerTask, now};
 use crate::metrics::Metrics;
@@ -28,7 +29,8 @@ use crate::policy::{Current, Source};
 use crate::snapshot::Snapshot;
 use crate::state::{Memory, State};
 
-/// An allocator that leads: it has a policy, the state directory's lock, and both sockets.
+/// An allocator of one machine that leads: it has a policy, the state directory's lock, and both
+/// sockets.
 pub struct Allocator {
     config: Config,
     source: Source,
@@ -54,9 +56,12 @@ impl Allocator {
     /// Whatever a person has to put right, with all problems of the policy.
     pub async fn start(args: Args) -> anyhow::Result<Allocator> {
         let config = Config::try_from(args)?;
+        let Place::Directory { policy, state } = &config.place else {
+            anyhow::bail!("an allocator of a cluster is started by `run`");
+        };
         info!(config = %serde_json::to_string(&config)?, "starting");
-        let (source, policy) = Source::open(&config.policy)?;
-        let state = State::open(&config.state, now).await?;
+        let (source, policy) = Source::open(policy)?;
+        let state = State::open(state, now).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("--listen {} cannot be bound", config.listen))?;
@@ -99,14 +104,17 @@ impl Allocator {
 
         tasks.spawn(admin_page(&config, &readiness, registry, snapshot).serve(admin, last_watch));
         tasks.spawn(source.run(watch.clone()));
-        let (ledger, handle) = LedgerTask::new(leader, policy.clone(), show);
+        let (ledger, handle) =
+            LedgerTask::new(leader, policy.clone(), show, Authority::unlimited(), None);
         let sessions = TaskTracker::new();
-        let router = Service::new(handle, policy, metrics, sessions.clone()).into_router();
+        // On one machine whoever serves leads.
+        let (_leadership, leading) = watch::channel(Leadership::Leading(handle));
+        let router = Service::new(leading, None, policy, metrics, sessions.clone()).into_router();
         let mut ending = watch.clone();
         let ending = async move {
             ending.started().await;
         };
-        let connections = connection::incoming(listener);
+        let connections = connection::plain(listener);
         let mut serving = tasks.spawn(router.serve_with_incoming_shutdown(connections, ending));
         let mut leading = pin!(ledger.run(watch));
         info!(%listen, admin = %admin_listen, "serving");
@@ -147,7 +155,7 @@ impl Allocator {
     }
 }
 
-fn admin_page(
+pub(crate) fn admin_page(
     config: &Config,
     readiness: &Readiness,
     registry: Registry,

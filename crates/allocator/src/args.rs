@@ -9,19 +9,30 @@ use service::telemetry::Format;
 
 /// Splits the rate limits of LLM providers among sidecars: by leases, by credit, by priority.
 ///
-/// Policy is a directory of YAML files (kinds LLMProvider, LLMPriorityClass, LLMQuota, and Secret for
-/// keys); it is read again whenever it changes.
+/// On one machine, policy is a directory of YAML files (kinds LLMProvider, LLMPriorityClass, LLMQuota,
+/// and Secret for keys); it is read again whenever it changes. With --kubernetes it is the custom
+/// resources of the cluster.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-allocator", version = service::build::version())]
 pub struct Args {
     /// The directory of the policy: its *.yaml and *.yml files.
-    #[arg(long, env = "WEIR_ALLOCATOR_POLICY", value_name = "DIR")]
-    pub policy: PathBuf,
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_POLICY",
+        value_name = "DIR",
+        required_unless_present = "kubernetes"
+    )]
+    pub policy: Option<PathBuf>,
 
     /// The directory of what must survive a restart; made if it is not there. One allocator at a time
     /// works on it, the next one waits.
-    #[arg(long, env = "WEIR_ALLOCATOR_STATE", value_name = "DIR")]
-    pub state: PathBuf,
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_STATE",
+        value_name = "DIR",
+        required_unless_present = "kubernetes"
+    )]
+    pub state: Option<PathBuf>,
 
     /// Where sidecars connect.
     #[arg(
@@ -46,7 +57,106 @@ pub struct Args {
     #[arg(long, env = "WEIR_ALLOCATOR_INSECURE_PLAINTEXT", value_parser = FalseyValueParser::new())]
     pub insecure_plaintext: bool,
 
+    /// Policy from the cluster's custom resources, identity from pods' tokens, authority from a Lease
+    /// object; serves the webhooks too.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_KUBERNETES",
+        value_parser = FalseyValueParser::new(),
+        conflicts_with_all = ["policy", "state", "insecure_plaintext"],
+        requires_all = ["namespace", "pod", "pod_uid", "pod_ip"],
+    )]
+    pub kubernetes: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the program's own")]
+    pub cluster: ClusterArgs,
+
     /// How log lines look: human or json.
     #[arg(long, env = "WEIR_ALLOCATOR_LOG_FORMAT", value_name = "FORMAT", default_value = "human")]
     pub log_format: Format,
+}
+
+/// What only counts with --kubernetes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "In a cluster")]
+pub struct ClusterArgs {
+    /// The namespace that the allocator runs in: its Lease, its Secrets and those of provider keys.
+    #[arg(long, env = "WEIR_ALLOCATOR_NAMESPACE", value_name = "NS")]
+    pub namespace: Option<String>,
+
+    /// The allocator's own pod.
+    #[arg(long, env = "WEIR_ALLOCATOR_POD", value_name = "NAME")]
+    pub pod: Option<String>,
+
+    /// Its uid.
+    #[arg(long, env = "WEIR_ALLOCATOR_POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
+
+    /// Its address, which other replicas send sidecars to.
+    #[arg(long, env = "WEIR_ALLOCATOR_POD_IP", value_name = "IP")]
+    pub pod_ip: Option<std::net::IpAddr>,
+
+    /// Where the API server calls the webhooks.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_WEBHOOK",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:7443"
+    )]
+    pub webhook: SocketAddr,
+
+    /// The image of injected sidecars.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_SIDECAR_IMAGE",
+        value_name = "IMAGE",
+        default_value = "weir-sidecar:latest"
+    )]
+    pub sidecar_image: String,
+
+    /// Its pull policy: Always, IfNotPresent or Never.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_SIDECAR_IMAGE_PULL_POLICY",
+        value_name = "POLICY",
+        default_value = "IfNotPresent"
+    )]
+    pub sidecar_image_pull_policy: String,
+
+    /// CPU that an injected sidecar asks for.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_SIDECAR_CPU_REQUEST",
+        value_name = "QUANTITY",
+        default_value = "10m"
+    )]
+    pub sidecar_cpu_request: String,
+
+    /// CPU that it may use; empty for no limit.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_SIDECAR_CPU_LIMIT",
+        value_name = "QUANTITY",
+        default_value = ""
+    )]
+    pub sidecar_cpu_limit: String,
+
+    /// Memory that it asks for.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_SIDECAR_MEMORY_REQUEST",
+        value_name = "QUANTITY",
+        default_value = "16Mi"
+    )]
+    pub sidecar_memory_request: String,
+
+    /// Memory that it may use; empty for no limit.
+    #[arg(
+        long,
+        env = "WEIR_ALLOCATOR_SIDECAR_MEMORY_LIMIT",
+        value_name = "QUANTITY",
+        default_value = "64Mi"
+    )]
+    pub sidecar_memory_limit: String,
 }

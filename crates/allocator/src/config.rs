@@ -1,27 +1,57 @@
 //! The arguments, checked; logged once at the start and shown as `/config`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::args::Args;
+use crate::args::{Args, ClusterArgs};
 
 /// What an allocator runs with. Has no secret in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Config {
-    pub(crate) policy: PathBuf,
-    pub(crate) state: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) place: Place,
+}
+
+/// Where policy, memory and authority are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Place {
+    /// In directories of this machine.
+    Directory { policy: PathBuf, state: PathBuf },
+    /// In the cluster that the allocator runs in.
+    Cluster(Box<Cluster>),
+}
+
+/// What an allocator in a cluster knows of itself, and of the sidecars that it injects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Cluster {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) pod_uid: String,
+    pub(crate) pod_ip: IpAddr,
+    pub(crate) webhook: SocketAddr,
+    pub(crate) sidecar: Sidecar,
+}
+
+/// What injected sidecars run with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Sidecar {
+    pub(crate) image: String,
+    pub(crate) pull_policy: String,
+    pub(crate) cpu_request: String,
+    pub(crate) cpu_limit: String,
+    pub(crate) memory_request: String,
+    pub(crate) memory_limit: String,
 }
 
 /// An argument that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "TLS and the identity of pods come with the cluster mode, which is not there yet: on one \
-         machine, give --insecure-plaintext and a loopback address for --listen"
+        "TLS and the identity of pods need a cluster (--kubernetes): on one machine, give \
+         --insecure-plaintext and a loopback address for --listen"
     )]
     NeedsPlaintext,
     #[error(
@@ -29,6 +59,8 @@ pub(crate) enum Error {
          provider keys by saying a pod's name, so it serves this machine only (127.0.0.1 or [::1])"
     )]
     NotLoopback(SocketAddr),
+    #[error("--{0} is missing: the chart gives it by the downward API")]
+    Missing(&'static str),
 }
 
 // === impl Config ===
@@ -37,14 +69,45 @@ impl TryFrom<Args> for Config {
     type Error = Error;
 
     fn try_from(args: Args) -> Result<Config, Error> {
+        let (listen, admin) = (args.listen, args.admin);
+        if args.kubernetes {
+            return Ok(Config {
+                listen,
+                admin,
+                place: Place::Cluster(Box::new(args.cluster.try_into()?)),
+            });
+        }
         if !args.insecure_plaintext {
             return Err(Error::NeedsPlaintext);
         }
-        if !args.listen.ip().is_loopback() {
-            return Err(Error::NotLoopback(args.listen));
+        if !listen.ip().is_loopback() {
+            return Err(Error::NotLoopback(listen));
         }
-        let Args { policy, state, listen, admin, .. } = args;
-        Ok(Config { policy, state, listen, admin })
+        let policy = args.policy.ok_or(Error::Missing("policy"))?;
+        let state = args.state.ok_or(Error::Missing("state"))?;
+        Ok(Config { listen, admin, place: Place::Directory { policy, state } })
+    }
+}
+
+impl TryFrom<ClusterArgs> for Cluster {
+    type Error = Error;
+
+    fn try_from(args: ClusterArgs) -> Result<Cluster, Error> {
+        Ok(Cluster {
+            namespace: args.namespace.ok_or(Error::Missing("namespace"))?,
+            pod: args.pod.ok_or(Error::Missing("pod"))?,
+            pod_uid: args.pod_uid.ok_or(Error::Missing("pod-uid"))?,
+            pod_ip: args.pod_ip.ok_or(Error::Missing("pod-ip"))?,
+            webhook: args.webhook,
+            sidecar: Sidecar {
+                image: args.sidecar_image,
+                pull_policy: args.sidecar_image_pull_policy,
+                cpu_request: args.sidecar_cpu_request,
+                cpu_limit: args.sidecar_cpu_limit,
+                memory_request: args.sidecar_memory_request,
+                memory_limit: args.sidecar_memory_limit,
+            },
+        })
     }
 }
 

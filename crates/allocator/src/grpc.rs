@@ -1,10 +1,9 @@
 //! The gRPC service: sidecars' streams, checked and passed on to the ledger's task.
 //!
-//! A session goes `hello -> identity -> open -> messages`, each message checked before it counts. The
-//! answers come from the ledger's task through the session's own bounded queue; what changes in the
+//! A session goes `hello -> leadership -> identity -> open -> messages`, each message checked before it
+//! counts. Only the leader opens sessions; the others say where it is. The answers come from the ledger's task through the session's own bounded queue; what changes in the
 //! policy is pushed from here.
 
-use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,36 +11,48 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::Map;
-use quota::message::Epoch;
+use quota::message::{Epoch, PodId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 use wire::{
-    Allocator, AllocatorServer, FromAllocator, FromSidecar, MAX_MESSAGE_BYTES, PROTOCOL_VERSION,
-    ToAllocator, ToSidecar,
+    Allocator, AllocatorServer, FromAllocator, FromSidecar, Hello, MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION, ToAllocator, ToSidecar,
 };
 
+use crate::cluster::identity::Identity;
 use crate::leader::{Applicant, SessionKey};
 use crate::ledger_task::{Ended, Handle};
 use crate::metrics::Metrics;
 use crate::policy::Current;
 use crate::process::Process;
-use crate::reach;
+use crate::reach::{self, Pod};
 use crate::record::Run;
 use crate::refusal::Refusal;
 
 /// What all sessions share.
 pub(crate) struct Service {
-    ledger: Handle,
+    leadership: watch::Receiver<Leadership>,
+    identity: Option<Identity>,
     policy: watch::Receiver<Arc<Current>>,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
     sessions: TaskTracker,
+}
+
+/// Whether this allocator leads, and who does if not.
+#[derive(Clone, Debug)]
+pub(crate) enum Leadership {
+    /// It does.
+    Leading(Handle),
+    /// Another does, at this address; `None` while nobody does.
+    Following(Option<String>),
 }
 
 /// What a sidecar reads.
@@ -49,7 +60,9 @@ type Outgoing = Map<ReceiverStream<FromAllocator>, fn(FromAllocator) -> Result<T
 
 /// One session's task.
 struct Session {
-    ledger: Handle,
+    leadership: watch::Receiver<Leadership>,
+    identity: Option<Identity>,
+    metadata: MetadataMap,
     policy: watch::Receiver<Arc<Current>>,
     metrics: Arc<Metrics>,
     peer: Option<SocketAddr>,
@@ -61,9 +74,9 @@ struct Session {
 
 /// A session that is open, and whose policy it gets.
 struct Opened {
+    ledger: Handle,
     key: SessionKey,
-    namespace: String,
-    labels: BTreeMap<String, String>,
+    of: Pod,
 }
 
 /// Why a session ends before its sidecar ends it.
@@ -73,6 +86,16 @@ enum Fault {
     Refused(#[from] Refusal),
     #[error("the allocator ends")]
     Draining,
+    #[error("another allocator leads, at {0}")]
+    Elsewhere(String),
+}
+
+/// Who is there.
+struct Caller {
+    pod: PodId,
+    of: Pod,
+    /// Whether this is proven, and by what it can be proven again.
+    ticket: Option<Vec<u8>>,
 }
 
 /// Sidecars that one allocator is made for (`leases.md` 6, goal 11).
@@ -82,6 +105,9 @@ pub(crate) const SESSIONS_MAX: usize = 10_000;
 const OUTGOING_MAX: usize = 1_024;
 /// A stream that says nothing must not hold a place.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// A successor is there within 2 s of a leader that ends in view; a sidecar that waits here need not dial
+/// again.
+const LEADER_WITHIN: Duration = Duration::from_secs(2);
 /// For the word of a refusal to leave.
 const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
 /// A connection carries one session; the rest is for one that is just being replaced.
@@ -96,14 +122,18 @@ const EPOCH_MAX: Epoch = Epoch(1 << 48);
 // === impl Service ===
 
 impl Service {
+    /// Sessions for the leader. Without `identity` what sidecars say of themselves is believed, and
+    /// only of those on this machine.
     pub(crate) fn new(
-        ledger: Handle,
+        leadership: watch::Receiver<Leadership>,
+        identity: Option<Identity>,
         policy: watch::Receiver<Arc<Current>>,
         metrics: Arc<Metrics>,
         sessions: TaskTracker,
     ) -> Service {
         Service {
-            ledger,
+            leadership,
+            identity,
             policy,
             metrics,
             places: Arc::new(Semaphore::new(SESSIONS_MAX)),
@@ -137,7 +167,9 @@ impl Allocator for Service {
         match self.places.clone().try_acquire_owned() {
             Ok(place) => {
                 let session = Session {
-                    ledger: self.ledger.clone(),
+                    leadership: self.leadership.clone(),
+                    identity: self.identity.clone(),
+                    metadata: request.metadata().clone(),
                     policy: self.policy.clone(),
                     metrics: self.metrics.clone(),
                     peer: request.remote_addr(),
@@ -166,7 +198,7 @@ impl Session {
             Ok(opened) => {
                 let ended = self.converse(&opened).await;
                 // Without a leader there is nobody left to tell.
-                let _ = self.ledger.closed(opened.key).await;
+                let _ = opened.ledger.closed(opened.key).await;
                 ended
             }
             Err(fault) => Err(fault),
@@ -175,6 +207,9 @@ impl Session {
             Ok(()) => {}
             Err(Fault::Draining) => {
                 let _ = self.out.try_send(FromAllocator::Drain);
+            }
+            Err(Fault::Elsewhere(address)) => {
+                let _ = self.out.try_send(FromAllocator::Redirect { address });
             }
             Err(Fault::Refused(refusal)) => {
                 let reason = refusal.reason();
@@ -194,25 +229,57 @@ impl Session {
         if hello.protocol_version != PROTOCOL_VERSION {
             return Err(Refusal::Version(hello.protocol_version).into());
         }
-        if !self.peer.is_some_and(|peer| peer.ip().is_loopback()) {
-            return Err(Refusal::NotLocal.into());
-        }
         if hello.highest_epoch_seen > EPOCH_MAX {
             return Err(Refusal::Epoch(hello.highest_epoch_seen).into());
         }
+        let ledger = self.leader().await?;
+        let Caller { pod, of, ticket } = self.identify(&hello).await?;
         let policy = self.policy.borrow_and_update().policy.clone();
+        // A process id means something on one machine only.
+        let pid = hello.pid.filter(|_| ticket.is_none());
+        let process = pid.and_then(Process::find);
         let applicant = Applicant {
-            pod: format!("{}/{}", hello.namespace, hello.pod).into(),
-            run: Run { boot: hello.boot_id, process: hello.pid.and_then(Process::find) },
+            pod,
+            run: Run { boot: hello.boot_id, process },
+            is_proven: ticket.is_some(),
             highest_epoch_seen: hello.highest_epoch_seen,
-            greeting: reach::for_pod(&policy, &hello.namespace, &hello.labels),
-            namespace: hello.namespace.clone(),
-            labels: hello.labels.clone(),
+            greeting: reach::for_pod(&policy, &of),
+            of: of.clone(),
             out: self.out.clone(),
             close: self.close.clone(),
         };
-        let key = self.ledger.open(applicant).await??;
-        Ok(Opened { key, namespace: hello.namespace, labels: hello.labels })
+        let key = ledger.open(applicant).await??;
+        if let Some(ticket) = ticket {
+            // Without it the next session asks the API server: no harm.
+            let _ = self.out.try_send(FromAllocator::Ticket(ticket));
+        }
+        Ok(Opened { ledger, key, of })
+    }
+
+    /// The way to the ledger, if it is here.
+    async fn leader(&mut self) -> Result<Handle, Fault> {
+        let is_known = |leadership: &Leadership| !matches!(leadership, Leadership::Following(None));
+        let known = timeout(LEADER_WITHIN, self.leadership.wait_for(is_known)).await;
+        let known = known.map_err(|_| Refusal::NoLeader)?.map_err(|_| Fault::Draining)?;
+        match &*known {
+            Leadership::Leading(ledger) => Ok(ledger.clone()),
+            Leadership::Following(Some(address)) => Err(Fault::Elsewhere(address.clone())),
+            Leadership::Following(None) => Err(Refusal::NoLeader.into()),
+        }
+    }
+
+    /// Who is there.
+    async fn identify(&self, hello: &Hello) -> Result<Caller, Refusal> {
+        if let Some(identity) = &self.identity {
+            let (facts, ticket) = identity.check(hello, &self.metadata).await?;
+            return Ok(Caller { pod: facts.id(), of: facts.decides(), ticket: Some(ticket) });
+        }
+        if !self.peer.is_some_and(|peer| peer.ip().is_loopback()) {
+            return Err(Refusal::NotLocal);
+        }
+        let pod = format!("{}/{}", hello.namespace, hello.pod).into();
+        let (namespace, labels) = (hello.namespace.clone(), hello.labels.clone());
+        Ok(Caller { pod, of: Pod { namespace, labels, class: None }, ticket: None })
     }
 
     /// Passes on messages and policies until either side ends.
@@ -222,14 +289,14 @@ impl Session {
             tokio::select! {
                 message = next(&mut self.inbound) => match message? {
                     Some(FromSidecar::Lease(message)) => {
-                        self.ledger.message(&opened.key, message).await?;
+                        opened.ledger.message(&opened.key, message).await?;
                     }
                     Some(FromSidecar::Hello(_)) => return Err(Refusal::Hello.into()),
                     None => return Ok(()),
                 },
                 Ok(()) = self.policy.changed() => {
                     let policy = self.policy.borrow_and_update().policy.clone();
-                    let message = reach::for_pod(&policy, &opened.namespace, &opened.labels);
+                    let message = reach::for_pod(&policy, &opened.of);
                     if self.out.try_send(message).is_err() {
                         return Ok(());
                     }

@@ -23,6 +23,7 @@ use crate::leader::session::Session;
 pub(crate) use crate::leader::session::{Applicant, SessionKey};
 use crate::metrics::Metrics;
 use crate::policy::Current;
+use crate::reach::Pod;
 use crate::record::Run;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -48,6 +49,9 @@ pub(crate) struct Leader {
 /// Stands for pods that a lost or old record does not name: it is missing until all they may hold has
 /// ended. No pod can have this name.
 const UNKNOWN_PODS: &str = "?";
+
+/// For a mark to be written; a draw that waits for it is looked at again then.
+const MARK_RETRY: Duration = Duration::from_millis(5);
 
 /// Days of stocks end at midnight UTC.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -101,13 +105,17 @@ impl Leader {
     /// A sidecar asks for a session.
     pub(crate) fn open(&mut self, now: Time, applicant: Applicant) -> Result<SessionKey, Refusal> {
         let (pod, run) = (applicant.pod.clone(), applicant.run);
-        self.refuse_duplicate(&pod, run)?;
+        if !applicant.is_proven {
+            self.refuse_duplicate(&pod, run)?;
+        }
         let before = self.state.record().run(&pod);
         if self.is_foreign(applicant.highest_epoch_seen, before == Some(run)) {
             self.outbid(now, &pod, applicant.highest_epoch_seen);
         }
-        // A new run in the place of one whose process is known to have ended.
-        if before.is_some_and(|before| before.boot != run.boot && before.process.is_some()) {
+        // A new run in the place of one that is known to have ended: by its process, or because a
+        // container of a pod has one run at a time.
+        let is_known = |before: Run| before.process.is_some() || applicant.is_proven;
+        if before.is_some_and(|it| it.boot != run.boot && it != Run::UNKNOWN && is_known(it)) {
             self.ledger.gone(now, &pod);
         }
         self.close(&pod);
@@ -176,7 +184,25 @@ impl Leader {
         }
     }
 
-    /// Brings on disk what the next [`Leader::poll`] relies on.
+    /// The kubelet has reported the end of a pod's sidecar, and that it will not run again.
+    pub(crate) fn pod_ended(&mut self, now: Time, pod: &PodId) {
+        if self.state.record().run(pod).is_some() {
+            info!(%pod, "the kubelet has reported the sidecar's end");
+            self.ledger.gone(now, pod);
+            self.forget(pod);
+        }
+    }
+
+    /// Something about a pod has changed: one whose quota may be another's now has to ask again. Leases
+    /// run on meanwhile.
+    pub(crate) fn pod_changed(&mut self, pod: &PodId, of: &Pod) {
+        if let Some(session) = self.sessions.get(pod).filter(|session| session.of != *of) {
+            info!(%pod, "what decides this pod's quota has changed; it connects anew");
+            session.close();
+        }
+    }
+
+    /// Brings on record what the next [`Leader::poll`] relies on.
     pub(crate) async fn prepare(&mut self, now: Time) -> Result<(), state::Error> {
         let day = today();
         if day > self.state.record().day() {
@@ -193,8 +219,10 @@ impl Leader {
         for mark in &marks {
             self.state.update(|record| record.mark_stock(mark));
         }
-        self.state.save().await?;
-        self.ledger.stock_marks_written(&marks);
+        self.state.update(|record| record.end_unknown(now));
+        if self.state.save().await? {
+            self.ledger.stock_marks_written(&marks);
+        }
         Ok(())
     }
 
@@ -214,7 +242,8 @@ impl Leader {
     /// When there is something to do next, if nothing else happens.
     pub(crate) fn next_wakeup(&self, now: Time) -> Option<Time> {
         // Draws may wait for a mark that the last poll has brought near.
-        let mark = (!self.ledger.stock_marks_wanted().is_empty()).then_some(now);
+        let wanted = !self.ledger.stock_marks_wanted().is_empty();
+        let mark = wanted.then_some(now + MARK_RETRY);
         let silent = self.silent.values().copied().min();
         [self.ledger.next_wakeup(now), mark, silent].into_iter().flatten().min()
     }
@@ -388,7 +417,7 @@ fn longest_hold(floor_ttl: Duration) -> Duration {
 
 /// The workload of a pod.
 fn workload(policy: &Policy, session: &Session) -> Option<Name> {
-    policy.quota_of(&session.namespace, &session.labels).map(|quota| quota.key().into())
+    policy.quota_of(&session.of.namespace, &session.of.labels).map(|quota| quota.key().into())
 }
 
 /// Days since the Unix epoch.

@@ -8,9 +8,11 @@ use quota::message::ToAllocator;
 use quota::time::Time;
 use service::clock::boottime_nanos;
 use service::drain;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::cluster::pods::{Life, PodChange, Pods};
+use crate::cluster::term::Authority;
 use crate::leader::{Applicant, Leader, SessionKey};
 use crate::policy::Current;
 use crate::refusal::Refusal;
@@ -23,6 +25,14 @@ pub(crate) struct LedgerTask {
     inputs: mpsc::Receiver<Input>,
     policy: watch::Receiver<Arc<Current>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    authority: Authority,
+    pods: Option<PodWord>,
+}
+
+/// What the API server says about pods; only in a cluster.
+pub(crate) struct PodWord {
+    pub(crate) pods: Pods,
+    pub(crate) changes: broadcast::Receiver<PodChange>,
 }
 
 /// How sessions reach it; clones share it.
@@ -57,17 +67,21 @@ pub(crate) fn now() -> Time {
 // === impl LedgerTask ===
 
 impl LedgerTask {
-    /// The task for `leader`, to be run, and the way to it.
+    /// The task for `leader`, to be run, and the way to it. It acts only while `authority` lasts.
     pub(crate) fn new(
         leader: Leader,
         policy: watch::Receiver<Arc<Current>>,
         snapshot: watch::Sender<Arc<Snapshot>>,
+        authority: Authority,
+        pods: Option<PodWord>,
     ) -> (LedgerTask, Handle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
-        (LedgerTask { leader, inputs, policy, snapshot }, Handle { inputs: sender })
+        let task = LedgerTask { leader, inputs, policy, snapshot, authority, pods };
+        (task, Handle { inputs: sender })
     }
 
-    /// Leads until the drain starts, and returns the lock, to be held until all streams are closed.
+    /// Leads until the drain starts or the authority ends, and returns the lock, to be held until all
+    /// streams are closed.
     ///
     /// # Errors
     ///
@@ -76,7 +90,18 @@ impl LedgerTask {
         let mut batch = Vec::with_capacity(BATCH);
         let mut snapshot_at = Instant::now();
         loop {
-            self.leader.prepare(now()).await?;
+            // What is left undone by a preparation that is cut off, a successor does.
+            tokio::select! {
+                prepared = self.leader.prepare(now()) => match prepared {
+                    Err(state::Error::LeaseLost) => return Ok(self.leader.resign()),
+                    prepared => prepared?,
+                },
+                () = self.authority.over() => {}
+            }
+            // Asked right before anything is sent: the process may have slept.
+            if !self.authority.is_valid(now()) {
+                return Ok(self.leader.resign());
+            }
             self.leader.poll(now());
             if Instant::now() >= snapshot_at {
                 snapshot_at = Instant::now() + SNAPSHOT_EVERY;
@@ -92,6 +117,7 @@ impl LedgerTask {
                     let policy = self.policy.borrow_and_update().policy.clone();
                     self.leader.set_policy(now(), policy);
                 }
+                change = next_change(&mut self.pods) => self.take_change(change),
                 (pod, run) = self.leader.process_ended() => self.leader.ended(now(), &pod, run),
                 () = sleep_until(wakeup) => {}
                 _ = drain.started() => return Ok(self.leader.resign()),
@@ -116,9 +142,38 @@ impl LedgerTask {
         }
     }
 
+    fn take_change(&mut self, change: Option<PodChange>) {
+        let Some(word) = &self.pods else { return };
+        match change {
+            Some(PodChange::Ended(pod)) => self.leader.pod_ended(now(), &pod),
+            Some(PodChange::Changed(pod)) => {
+                if let Some(facts) = word.pods.by_id(&pod) {
+                    self.leader.pod_changed(&pod, &facts.decides());
+                }
+            }
+            // Changes were missed: everything is looked at.
+            None => word.pods.for_each(|facts| {
+                self.leader.pod_changed(&facts.id(), &facts.decides());
+                if facts.life == Life::Ended {
+                    self.leader.pod_ended(now(), &facts.id());
+                }
+            }),
+        }
+    }
+
     fn show(&mut self) {
         let snapshot = self.leader.snapshot(now(), &self.policy.borrow());
         self.snapshot.send_replace(Arc::new(snapshot));
+    }
+}
+
+/// The next change of a pod, `None` if some were missed; for ever where there is no watch. Safe to cancel.
+async fn next_change(word: &mut Option<PodWord>) -> Option<PodChange> {
+    let Some(word) = word else { return std::future::pending().await };
+    match word.changes.recv().await {
+        Ok(change) => Some(change),
+        Err(broadcast::error::RecvError::Lagged(_)) => None,
+        Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The central service: splits the rate limits of providers among sidecars.
 //!
-//! The path of a quota: `policy` (a directory of YAML) -> `leader` (the ledger and the record behind
+//! The path of a quota: `policy` (a directory of YAML) or `cluster::source` (watches) -> `leader` (the ledger and the record behind
 //! it, owned by `ledger_task`) -> `grpc` -> a sidecar's lease; back: report -> `grpc` -> `leader` ->
 //! `snapshot` -> `/state` and metrics. All that is granted is decided in `quota::ledger`; this crate
 //! gives it time, memory and messages.
@@ -8,6 +8,7 @@
 pub mod admission;
 mod app;
 mod args;
+mod cluster;
 mod config;
 mod connection;
 mod grpc;
@@ -21,11 +22,14 @@ mod record;
 mod refusal;
 mod snapshot;
 mod state;
+mod tls;
 
 use std::pin::pin;
 
 pub use app::Allocator;
-pub use args::Args;
+pub use args::{Args, ClusterArgs};
+
+use crate::config::{Config, Place};
 
 /// What is logged unless `WEIR_LOG` says otherwise.
 pub const LOG_FILTER: &str = "info";
@@ -37,7 +41,11 @@ pub const LOG_FILTER: &str = "info";
 ///
 /// Whatever a person has to put right.
 pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let config = Config::try_from(args.clone())?;
     let mut shutdown = pin!(shutdown);
+    if let Place::Cluster(cluster) = &config.place {
+        return Box::pin(cluster::app::run(&config, cluster, shutdown)).await;
+    }
     // Nothing is promised to anybody before the start is complete, so it may be dropped halfway.
     let allocator = tokio::select! {
         started = Allocator::start(args) => started?,

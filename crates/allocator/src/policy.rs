@@ -33,6 +33,8 @@ pub(crate) struct Current {
     pub(crate) warnings: Vec<Problem>,
     /// Why the files that are there now are not in force; empty if they are.
     pub(crate) problems: Vec<String>,
+    /// The objects that are not in force; in a directory all of it is, or none.
+    pub(crate) errors: Vec<Problem>,
 }
 
 /// The directory.
@@ -74,6 +76,30 @@ const SETTLE: Duration = Duration::from_millis(100);
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Not every file system tells of changes, and a watched directory may itself be replaced.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+// === impl Current ===
+
+impl Current {
+    /// What is in force once `policy` is. Generations count its changes: what is the same stays the
+    /// same, and nobody is told of it.
+    pub(crate) fn followed_by(
+        &self,
+        mut policy: Policy,
+        warnings: Vec<Problem>,
+        problems: Vec<String>,
+    ) -> Current {
+        let before = &self.policy;
+        policy.generation = before.generation;
+        if policy == **before && before.generation > 0 {
+            return Current { policy: before.clone(), warnings, problems, errors: Vec::new() };
+        }
+        policy.generation += 1;
+        let generation = policy.generation;
+        let (providers, quotas) = (policy.providers.len(), policy.quotas.len());
+        info!(generation, providers, quotas, "policy in force");
+        Current { policy: Arc::new(policy), warnings, problems, errors: Vec::new() }
+    }
+}
 
 // === impl Source ===
 
@@ -148,22 +174,12 @@ impl Source {
         }
     }
 
-    fn publish(&mut self, Compiled { mut policy, warnings }: Compiled) {
+    fn publish(&mut self, Compiled { policy, warnings }: Compiled) {
         for warning in &warnings {
             warn!(problem = %warning, "policy");
         }
         self.current.send_modify(|current| {
-            let before = &current.policy;
-            policy.generation = before.generation;
-            let is_same = policy == **before && before.generation > 0;
-            if !is_same {
-                policy.generation += 1;
-                let generation = policy.generation;
-                let (providers, quotas) = (policy.providers.len(), policy.quotas.len());
-                info!(generation, providers, quotas, "policy in force");
-            }
-            let policy = if is_same { before.clone() } else { Arc::new(policy) };
-            *current = Arc::new(Current { policy, warnings, problems: Vec::new() });
+            *current = Arc::new(current.followed_by(policy, warnings, Vec::new()));
         });
     }
 
@@ -208,7 +224,7 @@ fn compile(texts: &Texts) -> Result<Compiled, Vec<String>> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     match reach::untold(&compiled.policy) {
         problems if problems.is_empty() => Ok(compiled),
-        problems => Err(problems),
+        problems => Err(problems.into_iter().map(|(_, problem)| problem).collect()),
     }
 }
 

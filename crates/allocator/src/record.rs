@@ -10,6 +10,7 @@ use quota::budget::{Budget, BudgetId};
 use quota::ledger::StockMark;
 use quota::message::{Epoch, PodId};
 use quota::time::Time;
+use quota::timing::Timing;
 use quota::units::{Amount, Rate};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,13 @@ const FORM: u64 = 1;
 /// and pods are waited for that have ended with the machine.
 const MACHINE_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+// === impl Run ===
+
+impl Run {
+    /// Of a pod that a watch has told of: it may hold something, and has not said which run it is.
+    pub(crate) const UNKNOWN: Run = Run { boot: 0, process: None };
+}
+
 // === impl Record ===
 
 impl Record {
@@ -107,6 +115,29 @@ impl Record {
         }
         self.pods.retain(|_, run| run.process.is_none_or(Process::is_alive));
         self.forget_floors();
+    }
+
+    /// Replicas of a cluster lead from `now` on, wherever they run: clocks of machines and processes mean
+    /// nothing here, so pods that the record does not name are waited for anew.
+    pub(crate) fn begin_epoch_in_cluster(&mut self, now: Time) {
+        self.epoch = self.epoch.saturating_add(1);
+        self.pods.clear();
+        if self.has_unknown() {
+            let timing = Timing::default();
+            let held = timing.charged(self.floor_ttl().max(timing.lease_ttl));
+            self.unknown_until_nanos = (now + held).as_nanos();
+        }
+    }
+
+    /// What other replicas can use: pods are known from a watch, and times of one machine are not told.
+    pub(crate) fn shared(&self) -> Record {
+        Record {
+            leader: 0,
+            machine: String::new(),
+            pods: BTreeMap::new(),
+            unknown_until_nanos: u64::from(self.has_unknown()),
+            ..self.clone()
+        }
     }
 
     /// Another leader of that epoch has been seen: takes one above.
@@ -151,6 +182,21 @@ impl Record {
     pub(crate) fn set_unknown_until(&mut self, until: Time) -> bool {
         self.unknown_until_nanos = until.as_nanos();
         true
+    }
+
+    /// What unnamed pods may have held has ended.
+    pub(crate) fn end_unknown(&mut self, now: Time) -> bool {
+        let has_ended = self.has_unknown() && now.as_nanos() >= self.unknown_until_nanos;
+        if has_ended {
+            self.unknown_until_nanos = 0;
+            self.forget_floors();
+        }
+        has_ended
+    }
+
+    /// The same without what may be behind on record: a stock's marks bound what is granted by themselves.
+    pub(crate) fn without_marks(&self) -> Record {
+        Record { stocks: Stocks::default(), ..self.clone() }
     }
 
     /// True if pods that are not named here may hold something.

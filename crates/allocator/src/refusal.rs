@@ -10,6 +10,25 @@ pub(crate) enum Refusal {
     Version(u32),
     #[error("the peer is not on this machine, so its name is not believed")]
     NotLocal,
+    #[error(
+        "no token: the injector mounts one with the audience weir; was this sidecar written by hand?"
+    )]
+    NoToken,
+    #[error("the API server does not accept the token: {0}")]
+    BadToken(String),
+    #[error("the token is not bound to a pod: it must be a projected one")]
+    NoPodToken,
+    #[error("the sidecar says it is {said}, its token is of {proven}")]
+    WrongPod { said: String, proven: String },
+    #[error(
+        "there is no pod {0} with the label weir.dev/sidecar=true: it has been deleted, or was not \
+         injected"
+    )]
+    NoSuchPod(String),
+    #[error("the API server does not answer, so the token cannot be checked; trying again helps")]
+    NoReview,
+    #[error("no allocator leads at this moment; trying again helps")]
+    NoLeader,
     #[error("another sidecar of the name {pod} is alive{}: end it, or choose another --pod", of(*.pid))]
     Duplicate { pod: PodId, pid: Option<u32> },
     #[error("bad message: {0}")]
@@ -37,14 +56,19 @@ impl Refusal {
     pub(crate) fn reason(&self) -> RefusedReason {
         match self {
             Refusal::Version(_) => RefusedReason::ProtocolVersion,
-            Refusal::NotLocal => RefusedReason::Identity,
+            Refusal::NotLocal
+            | Refusal::NoToken
+            | Refusal::BadToken(_)
+            | Refusal::NoPodToken
+            | Refusal::WrongPod { .. }
+            | Refusal::NoSuchPod(_) => RefusedReason::Identity,
             Refusal::Duplicate { .. } => RefusedReason::Duplicate,
             Refusal::BadMessage(_)
             | Refusal::Broken(_)
             | Refusal::Epoch(_)
             | Refusal::Hello
             | Refusal::Silent => RefusedReason::BadMessage,
-            Refusal::Busy => RefusedReason::Busy,
+            Refusal::Busy | Refusal::NoReview | Refusal::NoLeader => RefusedReason::Busy,
         }
     }
 }

@@ -7,7 +7,7 @@ use quota::ledger::Status;
 use serde_json::{Value, json};
 
 /// The allocator at one instant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     /// Who holds what.
     pub(crate) status: Status,

@@ -1,8 +1,9 @@
-//! The state directory: what must survive a restart, and the lock that says who leads.
+//! What must survive a restart, and where: a state directory, or the Lease object of a cluster.
 //!
-//! The lock is the authority (`leases.md` 3.6): the kernel frees it when its holder's process ends, so
-//! whoever gets it knows that the allocator before has ended. The record is one small JSON file that is
-//! replaced as a whole. What the figures in it mean is decided in [`crate::ledger_task`].
+//! In a directory the lock is the authority (`leases.md` 3.6): the kernel frees it when its holder's
+//! process ends, so whoever gets it knows that the allocator before has ended. The record is one small
+//! JSON file that is replaced as a whole. In a cluster [`crate::cluster::term`] holds the Lease and writes
+//! the record into it. What the figures in it mean is decided in [`crate::ledger_task`].
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,18 +12,41 @@ use std::time::Duration;
 
 use quota::time::Time;
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::record::{Record, Unreadable};
 
-/// The directory, locked, and its record.
+/// The record, and where it is kept.
 #[derive(Debug)]
 pub(crate) struct State {
-    directory: PathBuf,
-    /// Held until the end: closing it frees the lock.
-    _lock: File,
+    store: Store,
     record: Record,
     is_dirty: bool,
+}
+
+/// A record to be written into the Lease.
+#[derive(Debug)]
+pub(crate) struct Save {
+    pub(crate) record: String,
+    /// Answered once it is there; dropped if it could not be written.
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+#[derive(Debug)]
+enum Store {
+    Directory {
+        path: PathBuf,
+        /// Held until the end: closing it frees the lock.
+        _lock: File,
+    },
+    Lease {
+        saves: mpsc::Sender<Save>,
+        /// What the Lease says.
+        written: Box<Record>,
+        /// What it will say when the answer comes.
+        pending: Option<(Box<Record>, oneshot::Receiver<()>)>,
+    },
 }
 
 /// What the directory knew of allocators before.
@@ -41,6 +65,8 @@ pub(crate) enum Memory {
 pub(crate) enum Error {
     #[error("state directory {path} cannot be {what}")]
     Io { path: PathBuf, what: &'static str, source: io::Error },
+    #[error("the Lease is lost: another allocator leads, or will")]
+    LeaseLost,
     #[error(
         "{path} was written by a newer weir-allocator (its form is {version}): start that one, or \
          choose another --state"
@@ -71,11 +97,17 @@ impl State {
         let lock = File::open(directory).map_err(failed("opened"))?;
         wait_for(&lock, directory).await.map_err(failed("locked"))?;
         let (record, memory) = load(directory)?;
-        let mut state =
-            State { directory: directory.to_owned(), _lock: lock, record, is_dirty: true };
+        let store = Store::Directory { path: directory.to_owned(), _lock: lock };
+        let mut state = State { store, record, is_dirty: true };
         state.record.begin_epoch(clock());
         state.save().await?;
         Ok((state, memory))
+    }
+
+    /// The record of a Lease that was just taken, as it was written with it.
+    pub(crate) fn of_lease(record: Record, saves: mpsc::Sender<Save>) -> State {
+        let written = Box::new(record.shared());
+        State { store: Store::Lease { saves, written, pending: None }, record, is_dirty: false }
     }
 
     /// What is on record, or will be after the next save.
@@ -83,27 +115,74 @@ impl State {
         &self.record
     }
 
-    /// Changes the record, if `change` says that it did; on disk after the next save.
+    /// Changes the record, if `change` says that it did; kept after the next save.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Record) -> bool) {
         self.is_dirty |= change(&mut self.record);
     }
 
-    /// Brings what has changed onto the disk. To be awaited before anything is sent that relies on it.
-    pub(crate) async fn save(&mut self) -> Result<(), Error> {
+    /// Keeps what has changed. To be awaited before anything is sent that relies on it. True if all is
+    /// kept; in a Lease the marks of stocks may be on their way still, because nothing else may wait
+    /// for them: an API server that is away for a moment must not keep leases from being renewed.
+    pub(crate) async fn save(&mut self) -> Result<bool, Error> {
         if !self.is_dirty {
-            return Ok(());
+            return Ok(true);
         }
-        let (directory, text) = (self.directory.clone(), self.record.to_json());
-        // The disk may take its time, and other tasks share this thread.
-        let written = tokio::task::spawn_blocking(move || replace(&directory, &text)).await;
-        written.map_err(io::Error::other).flatten().map_err(|source| Error::Io {
-            path: self.directory.clone(),
-            what: "written",
-            source,
-        })?;
-        self.is_dirty = false;
-        Ok(())
+        match &self.store {
+            Store::Directory { path, .. } => {
+                write(path.clone(), self.record.to_json()).await?;
+                self.is_dirty = false;
+            }
+            Store::Lease { .. } => self.save_in_lease().await?,
+        }
+        Ok(!self.is_dirty)
     }
+
+    async fn save_in_lease(&mut self) -> Result<(), Error> {
+        let Store::Lease { saves, written, pending } = &mut self.store else { return Ok(()) };
+        let wanted = self.record.shared();
+        loop {
+            let must_wait = written.without_marks() != wanted.without_marks();
+            if let Some((record, mut answer)) = pending.take() {
+                if must_wait {
+                    (&mut answer).await.map_err(|_| Error::LeaseLost)?;
+                    *written = record;
+                } else {
+                    match answer.try_recv() {
+                        Ok(()) => *written = record,
+                        Err(oneshot::error::TryRecvError::Closed) => return Err(Error::LeaseLost),
+                        Err(oneshot::error::TryRecvError::Empty) => {
+                            *pending = Some((record, answer));
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            if **written == wanted {
+                self.is_dirty = false;
+                return Ok(());
+            }
+            let (done, answer) = oneshot::channel();
+            let save = Save { record: to_text(&wanted), done };
+            saves.send(save).await.map_err(|_| Error::LeaseLost)?;
+            *pending = Some((Box::new(wanted.clone()), answer));
+            if written.without_marks() == wanted.without_marks() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A record as the Lease holds it.
+pub(crate) fn to_text(record: &Record) -> String {
+    String::from_utf8(record.to_json()).expect("JSON is text")
+}
+
+/// Writes the record without keeping the other tasks of this thread waiting for the disk.
+async fn write(directory: PathBuf, text: Vec<u8>) -> Result<(), Error> {
+    let path = directory.clone();
+    let written = tokio::task::spawn_blocking(move || replace(&directory, &text)).await;
+    let written = written.map_err(io::Error::other).flatten();
+    written.map_err(|source| Error::Io { path, what: "written", source })
 }
 
 async fn wait_for(lock: &File, directory: &Path) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::duration;
 use crate::endpoint;
 use crate::path::Path;
 use crate::priority_class::{self, LLMPriorityClass};
-use crate::problem::{ObjectId, Problem, Violation};
+use crate::problem::{ObjectId, Problem, Reason, Violation};
 use crate::provider::{KeySpec, LLMProvider, LimitSpec, SecretRef};
 use crate::quota::{BudgetSpec, LLMQuota, PerMinute};
 use crate::review::review;
@@ -92,7 +92,7 @@ impl Compiler<'_> {
                 Some(first) if global_default => {
                     let message = priority_class::second_default(first);
                     let path = Path::spec().field("globalDefault");
-                    self.found.errors.push(Problem::of(id(object), path, message));
+                    self.found.errors.push(Problem::of(id(object), path, Reason::Invalid, message));
                     global_default = false;
                 }
                 None if global_default => default = Some(name.clone()),
@@ -117,7 +117,7 @@ impl Compiler<'_> {
         };
         if endpoint.ends_with("/v1") {
             let path = Path::spec().field("endpoint");
-            self.found.warn(object, path, VERSIONED_ENDPOINT.into());
+            self.found.warn(object, path, Reason::NoEffect, VERSIONED_ENDPOINT.into());
         }
         let keys = object.spec.keys.iter().enumerate();
         let provider = Provider {
@@ -147,7 +147,7 @@ impl Compiler<'_> {
         if let Some(missing) = missing {
             let path = Path::spec().field("keys").index(index).field("secretRef");
             let message = format!("{missing}; the key is not used until that is put right");
-            self.found.warn(object, path, message);
+            self.found.warn(object, path, Reason::MissingReference, message);
         }
         Key {
             name: key.name.as_str().into(),
@@ -201,7 +201,12 @@ impl Compiler<'_> {
             "there is no LLMPriorityClass {name}; the class {fallback} ({}) is used until there is",
             self.policy.class_value(&fallback)
         );
-        self.found.warn(object, Path::spec().field("priorityClassName"), message);
+        self.found.warn(
+            object,
+            Path::spec().field("priorityClassName"),
+            Reason::MissingReference,
+            message,
+        );
         fallback
     }
 
@@ -231,7 +236,7 @@ impl Compiler<'_> {
                     let message = format!(
                         "there is no LLMPriorityClass {name}; it is left out until there is"
                     );
-                    self.found.warn(object, path, message);
+                    self.found.warn(object, path, Reason::MissingReference, message);
                 }
             }
         }
@@ -246,7 +251,7 @@ impl Compiler<'_> {
                 "there is no LLMProvider {}; the entry is left out until there is",
                 spec.provider
             );
-            self.found.warn(object, path.field("provider"), message);
+            self.found.warn(object, path.field("provider"), Reason::MissingReference, message);
             return None;
         };
         let limit = spec.limit.as_deref();
@@ -258,7 +263,7 @@ impl Compiler<'_> {
                 spec.provider,
                 names(provider)
             );
-            self.found.warn(object, path.field("limit"), message);
+            self.found.warn(object, path.field("limit"), Reason::MissingReference, message);
             return None;
         }
         let counted: BTreeSet<Dimension> =
@@ -273,7 +278,8 @@ impl Compiler<'_> {
                         spec.provider
                     ),
                 };
-                self.found.warn(object, path.field(field).field(dimension.name()), message);
+                let path = path.field(field).field(dimension.name());
+                self.found.warn(object, path, Reason::NoEffect, message);
             }
         }
         Some(Use {
@@ -288,13 +294,19 @@ impl Compiler<'_> {
 // === impl Found ===
 
 impl Found {
-    fn warn<K: Resource<DynamicType = ()>>(&mut self, object: &K, path: Path, message: String) {
-        self.warnings.push(Problem::of(id(object), path, message));
+    fn warn<K: Resource<DynamicType = ()>>(
+        &mut self,
+        object: &K,
+        path: Path,
+        reason: Reason,
+        message: String,
+    ) {
+        self.warnings.push(Problem::of(id(object), path, reason, message));
     }
 
     fn refuse<K: Resource<DynamicType = ()>>(&mut self, object: &K, violations: Vec<Violation>) {
-        let problems = violations.into_iter().map(|v| Problem::of(id(object), v.path, v.message));
-        self.errors.extend(problems);
+        let problem = |v: Violation| Problem::of(id(object), v.path, Reason::Invalid, v.message);
+        self.errors.extend(violations.into_iter().map(problem));
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::compile::{Compiled, Objects, compile};
 use crate::path::Path;
-use crate::problem::{ObjectId, Place, Problem, Violation};
+use crate::problem::{ObjectId, Place, Problem, Reason, Violation};
 use crate::{definitions, metadata, schema, secret, yaml};
 
 /// A file's size in bytes: some thousand quotas.
@@ -232,7 +232,7 @@ impl<'a> Log<'a> {
         let Violation { path, message } = violation;
         self.push(|log| {
             let place = Some(log.place(origin, &path));
-            Problem { place, object: object.cloned(), path, message }
+            Problem { place, object: object.cloned(), path, reason: Reason::Invalid, message }
         });
     }
 
@@ -241,7 +241,13 @@ impl<'a> Log<'a> {
         self.push(|log| {
             let (file, document) = (log.files[origin.file].0.to_owned(), origin.document);
             let place = Some(Place { file, document, line });
-            Problem { place, object: None, path: Path::root(), message: message.into() }
+            Problem {
+                place,
+                object: None,
+                path: Path::root(),
+                reason: Reason::Invalid,
+                message: message.into(),
+            }
         });
     }
 
@@ -274,7 +280,13 @@ impl<'a> Log<'a> {
         self.problems.sort();
         if self.left_out > 0 {
             let message = format!("{} more problems are not named", self.left_out);
-            self.problems.push(Problem { place: None, object: None, path: Path::root(), message });
+            self.problems.push(Problem {
+                place: None,
+                object: None,
+                path: Path::root(),
+                reason: Reason::Invalid,
+                message,
+            });
         }
         self.problems
     }

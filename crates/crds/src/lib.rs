@@ -28,6 +28,8 @@ pub mod quota;
 mod review;
 mod schema;
 pub mod secret;
+#[allow(unreachable_pub, reason = "KubeSchema derives from a private copy of each pub struct")]
+pub mod status;
 pub mod validate;
 mod yaml;
 

@@ -1,5 +1,6 @@
 //! `LLMPriorityClass`: who goes first.
 
+use crate::status::PriorityClassStatus;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,13 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "A priority class: who goes first when demand exceeds a limit. Guarantees and minimum shares come first, then every unit of surplus goes to the highest class that asks for it.",
     printcolumn(name = "Value", type_ = "integer", json_path = ".spec.value"),
+    status = "PriorityClassStatus",
+    printcolumn(name = "Quotas", type_ = "integer", json_path = ".status.quotas"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Default", type_ = "boolean", json_path = ".spec.globalDefault"),
     printcolumn(
         name = "Description",

@@ -19,8 +19,27 @@ pub struct Problem {
     pub object: Option<ObjectId>,
     /// The field; the root for the object as a whole.
     pub path: Path,
+    /// Of which kind it is.
+    pub reason: Reason,
     /// What is wrong with it and what to do, without a full stop.
     pub message: String,
+}
+
+/// Kinds of problems, as conditions name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The object cannot be used.
+    Invalid,
+    /// What it refers to is not there; that part is left out.
+    MissingReference,
+    /// Guarantees or minimum shares come to more than there is.
+    Overcommitted,
+    /// A limit that no quota uses.
+    UnusedLimit,
+    /// Another quota wins all pods of this one.
+    Superseded,
+    /// A part of it does nothing.
+    NoEffect,
 }
 
 /// A place in a file.
@@ -57,8 +76,37 @@ pub struct Violation {
 // === impl Problem ===
 
 impl Problem {
-    pub(crate) fn of(object: ObjectId, path: Path, message: impl Into<String>) -> Problem {
-        Problem { place: None, object: Some(object), path, message: message.into() }
+    pub(crate) fn of(
+        object: ObjectId,
+        path: Path,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Problem {
+        Problem { place: None, object: Some(object), path, reason, message: message.into() }
+    }
+
+    /// What is wrong and in which field, for whoever knows the object.
+    pub fn within(&self) -> String {
+        if self.path.is_root() {
+            return self.message.clone();
+        }
+        format!("{}: {}", self.path, self.message)
+    }
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// As conditions and events say it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Reason::Invalid => "Invalid",
+            Reason::MissingReference => "MissingReference",
+            Reason::Overcommitted => "Overcommitted",
+            Reason::UnusedLimit => "UnusedLimit",
+            Reason::Superseded => "Superseded",
+            Reason::NoEffect => "NoEffect",
+        }
     }
 }
 

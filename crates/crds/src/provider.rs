@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration;
 use crate::endpoint;
 use crate::figure::Figure;
+use crate::status::ProviderStatus;
 
 /// The rule for names of keys and limits, which become part of budgets' names.
 pub(crate) const NAME_RULE: &str = "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')";
@@ -54,7 +55,21 @@ pub(crate) const FLOOR_MESSAGE: &str = "floorDuration is at most 24h";
     validation = Rule::new("self.metadata.name != 'v1' && size(self.metadata.name) <= 63")
         .message(RESERVED_MESSAGE),
     printcolumn(name = "Protocol", type_ = "string", json_path = ".spec.protocol"),
-    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint", priority = 1),
+    status = "ProviderStatus",
+    printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
+    printcolumn(name = "Of", type_ = "string", json_path = ".status.binding"),
+    printcolumn(name = "Quotas", type_ = "integer", json_path = ".status.quotas"),
+    printcolumn(
+        name = "Throttled",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Throttled\")].status"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Limits", type_ = "string", json_path = ".spec.limits[*].name", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

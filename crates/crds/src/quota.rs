@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration;
 use crate::figure::Figure;
+use crate::status::QuotaStatus;
 
 /// The longest wait of a request, six times the longest default timeout of an SDK.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(3_600);
@@ -38,15 +39,25 @@ pub(crate) const CEILING_MESSAGE: &str =
     namespaced,
     derive = "PartialEq",
     doc = "What a workload, the pods that the selector matches, may take of providers' limits. When several quotas match a pod exactly one applies: the one of the highest class, then of the most selector labels, then the first by name.",
-    printcolumn(name = "Class", type_ = "string", json_path = ".spec.priorityClassName"),
-    printcolumn(name = "Weight", type_ = "integer", json_path = ".spec.weight"),
-    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    status = "QuotaStatus",
+    printcolumn(name = "Class", type_ = "string", json_path = ".status.class"),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods"),
+    printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
+    printcolumn(name = "Of", type_ = "string", json_path = ".status.binding"),
+    printcolumn(name = "Waiting", type_ = "integer", json_path = ".status.waiting"),
     printcolumn(
-        name = "Providers",
+        name = "Throttled",
         type_ = "string",
-        json_path = ".spec.budgets[*].provider",
-        priority = 1
+        json_path = ".status.conditions[?(@.type==\"Throttled\")].status"
     ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Weight", type_ = "integer", json_path = ".spec.weight", priority = 1),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
+    printcolumn(name = "Refused", type_ = "integer", json_path = ".status.refused", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

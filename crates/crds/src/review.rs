@@ -8,7 +8,7 @@ use quota::policy::{Policy, Provider};
 use quota::units::{Amount, MICRO, Rate};
 
 use crate::path::Path;
-use crate::problem::{ObjectId, Problem};
+use crate::problem::{ObjectId, Problem, Reason};
 
 /// How many quotas an overcommitment names; the sum counts all.
 const NAMED: usize = 5;
@@ -34,7 +34,12 @@ fn unused_limits(policy: &Policy, provider: &Provider, problems: &mut Vec<Proble
         if !is_used {
             let message =
                 "no LLMQuota uses this limit; name it or its provider in the budgets of one";
-            problems.push(Problem::of(id_of(provider), limit_path(index), message));
+            problems.push(Problem::of(
+                id_of(provider),
+                limit_path(index),
+                Reason::UnusedLimit,
+                message,
+            ));
         }
     }
 }
@@ -44,7 +49,7 @@ fn overcommitted_limits(policy: &Policy, provider: &Provider, problems: &mut Vec
         for budget in &limit.budgets {
             if let Some(message) = overcommitment(policy, budget) {
                 let path = limit_path(index).field(budget.dimension.name());
-                problems.push(Problem::of(id_of(provider), path, message));
+                problems.push(Problem::of(id_of(provider), path, Reason::Overcommitted, message));
             }
         }
     }
@@ -95,7 +100,8 @@ fn minimum_shares(policy: &Policy, problems: &mut Vec<Problem>) {
              lower this one, the largest",
             sum - 100
         );
-        problems.push(Problem::of(object, Path::spec().field("minSharePercent"), message));
+        let path = Path::spec().field("minSharePercent");
+        problems.push(Problem::of(object, path, Reason::Overcommitted, message));
     }
 }
 
@@ -119,7 +125,8 @@ fn hidden_quotas(policy: &Policy, problems: &mut Vec<Problem>) {
              change a selector or a class",
             winner.key()
         );
-        problems.push(Problem::of(object, Path::spec().field("selector"), message));
+        let path = Path::spec().field("selector");
+        problems.push(Problem::of(object, path, Reason::Superseded, message));
     }
 }
 

@@ -29,13 +29,15 @@ mod leasing;
 mod levels;
 mod log;
 mod plan;
+mod recent;
 mod session;
 mod status;
 
 use central::Central;
 use levels::Centre;
+use recent::Recent;
 use session::{Demand, Session};
-pub use status::{BudgetStatus, PodStatus, Status};
+pub use status::{BudgetStatus, PodStatus, Status, WorkloadStatus};
 
 /// How often leases are planned anew. Draws do not wait for it.
 const PLAN_EVERY: Duration = Duration::from_millis(100);
@@ -60,6 +62,8 @@ pub struct Ledger {
     sessions: BTreeMap<PodId, Session>,
     outbox: Vec<(PodId, ToPod)>,
     plan_at: Time,
+    /// What workloads were charged lately, for people.
+    used: BTreeMap<Name, BTreeMap<BudgetId, Recent>>,
     /// When draws waited for a budget last.
     contended: BTreeMap<BudgetId, Time>,
     /// Central levels start full: nobody has used this account through Weir before.
@@ -90,6 +94,7 @@ impl Ledger {
             sessions: BTreeMap::new(),
             outbox: Vec::new(),
             plan_at: now,
+            used: BTreeMap::new(),
             contended: BTreeMap::new(),
             first_use,
         }
@@ -108,6 +113,7 @@ impl Ledger {
         for session in self.sessions.values_mut() {
             session.changed = true;
         }
+        self.used.retain(|flow, _| policy.quotas.iter().any(|quota| quota.key() == **flow));
         self.policy = policy;
         self.first_use = false;
         self.plan_at = now;
@@ -293,6 +299,7 @@ impl Ledger {
         let last_told = std::mem::replace(&mut session.told, told);
         session.reported = true;
         session.waiting = report.waiting;
+        session.refused = report.refused;
         session.transit = report.transit;
         let (mut used, mut unused) = (Vector::new(), Vector::new());
         for (budget, item) in &report.items {
@@ -310,6 +317,10 @@ impl Ledger {
                 *held = *held + since.overdrawn - since.returned;
             }
             central.settle(now, since.settled);
+            if let Some(flow) = &session.flow {
+                let used = self.used.entry(flow.clone()).or_default();
+                used.entry(budget.clone()).or_default().add(now, since.settled);
+            }
             used.insert(budget.clone(), since.leased + since.overdrawn);
             unused.insert(budget.clone(), since.returned);
             let contended =

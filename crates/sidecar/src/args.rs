@@ -2,6 +2,7 @@
 //! anything runs.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -13,9 +14,19 @@ use service::telemetry::Format;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-sidecar", version = service::build::version())]
 pub struct Args {
-    /// Where the allocator listens, as `http://host:port`.
+    /// Where the allocator listens, as `http://host:port` on this machine or `https://host:port` in a
+    /// cluster.
     #[arg(long, env = "WEIR_SIDECAR_ALLOCATOR", value_name = "URL")]
     pub allocator: String,
+
+    /// What the allocator's certificate is checked against: PEM text, not a file. For https.
+    #[arg(long, env = "WEIR_SIDECAR_CA", value_name = "PEM", hide_env_values = true)]
+    pub ca: Option<String>,
+
+    /// The pod's token, which proves who it is; read anew for each session, because it is rotated. For
+    /// https.
+    #[arg(long, env = "WEIR_SIDECAR_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 
     /// The pod's namespace.
     #[arg(long, env = "WEIR_SIDECAR_NAMESPACE", value_name = "NS")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
@@ -14,6 +15,8 @@ use crate::args::Args;
 pub(crate) struct Config {
     #[serde(serialize_with = "as_text")]
     pub(crate) allocator: Uri,
+    /// How the allocator is trusted, and this pod by it; `None` on one machine.
+    pub(crate) trust: Option<Trust>,
     pub(crate) namespace: String,
     pub(crate) pod: String,
     pub(crate) pod_uid: String,
@@ -24,11 +27,27 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
 }
 
+/// What an allocator in a cluster is checked by, and what proves this pod to it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Trust {
+    /// PEM of certificates. They are public.
+    #[serde(skip)]
+    pub(crate) ca: String,
+    /// The allocator's certificate is for this name, whatever address is dialled.
+    pub(crate) name: String,
+    pub(crate) token_file: PathBuf,
+}
+
 /// An argument that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("--allocator `{0}` is no URL such as http://127.0.0.1:7420")]
+    #[error(
+        "--allocator `{0}` is no URL such as http://127.0.0.1:7420 or \
+         https://weir-allocator.weir-system.svc:7420"
+    )]
     Allocator(String),
+    #[error("--{0} is missing, which an https allocator needs: the injector gives it")]
+    Untrusted(&'static str),
     #[error("--{0} must have 1 to {MAX_NAME_BYTES} bytes")]
     Name(&'static str),
     #[error("--labels: `{0}` is not key=value")]
@@ -49,8 +68,10 @@ impl TryFrom<Args> for Config {
     type Error = Error;
 
     fn try_from(args: Args) -> Result<Config, Error> {
+        let allocator = allocator(&args.allocator)?;
         Ok(Config {
-            allocator: allocator(&args.allocator)?,
+            trust: trust(&allocator, args.ca, args.token_file)?,
+            allocator,
             namespace: name("namespace", args.namespace)?,
             pod: name("pod", args.pod)?,
             pod_uid: args.pod_uid,
@@ -65,9 +86,23 @@ impl TryFrom<Args> for Config {
 
 fn allocator(url: &str) -> Result<Uri, Error> {
     let uri: Option<Uri> = url.parse().ok();
-    // TLS comes with the identity that it is for: by a token, not by flags.
-    let plain = |uri: &Uri| uri.scheme_str() == Some("http") && uri.authority().is_some();
-    uri.filter(plain).ok_or_else(|| Error::Allocator(url.to_owned()))
+    let is_known = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+    let uri = uri.filter(|uri| is_known(uri) && uri.host().is_some_and(|host| !host.is_empty()));
+    uri.ok_or_else(|| Error::Allocator(url.to_owned()))
+}
+
+fn trust(
+    allocator: &Uri,
+    ca: Option<String>,
+    token_file: Option<PathBuf>,
+) -> Result<Option<Trust>, Error> {
+    if allocator.scheme_str() != Some("https") {
+        return Ok(None);
+    }
+    let name = allocator.host().unwrap_or_default().to_owned();
+    let ca = ca.filter(|ca| !ca.is_empty()).ok_or(Error::Untrusted("ca"))?;
+    let token_file = token_file.ok_or(Error::Untrusted("token-file"))?;
+    Ok(Some(Trust { ca, name, token_file }))
 }
 
 fn name(flag: &'static str, name: String) -> Result<String, Error> {
@@ -95,7 +130,7 @@ fn as_text<S: serde::Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S::E
 
 #[cfg(test)]
 mod tests {
-    use super::{allocator, labels};
+    use super::{allocator, labels, trust};
 
     #[test]
     fn labels_are_pairs() {
@@ -113,7 +148,18 @@ mod tests {
     fn an_allocator_without_scheme_is_refused_with_an_example() {
         let error = allocator("127.0.0.1:7420").unwrap_err().to_string();
         assert!(error.contains("such as http://"), "{error}");
-        assert!(allocator("https://allocator:7420").is_err());
         assert!(allocator("http://127.0.0.1:7420").is_ok());
+    }
+
+    #[test]
+    fn an_allocator_in_a_cluster_is_checked_and_checks() {
+        let url = allocator("https://weir-allocator.weir-system.svc:7420").unwrap();
+        let (ca, file) = (Some("PEM".to_owned()), Some("/token".into()));
+        let error = trust(&url, None, file.clone()).unwrap_err().to_string();
+        assert!(error.starts_with("--ca is missing"), "{error}");
+        assert!(trust(&url, ca.clone(), None).is_err());
+        let trusted = trust(&url, ca, file).unwrap().unwrap();
+        assert_eq!(trusted.name, "weir-allocator.weir-system.svc");
+        assert!(trust(&allocator("http://127.0.0.1:7420").unwrap(), None, None).unwrap().is_none());
     }
 }

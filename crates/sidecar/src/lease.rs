@@ -4,12 +4,15 @@
 //! What a grant, a silence or an end of the stream means for requests is decided in `quota::holder`,
 //! not here.
 
+use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use http::Uri;
+use parking_lot::Mutex;
 use quota::message::{Epoch, ToPod};
 use rand::Rng;
 use service::drain;
@@ -17,8 +20,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::{Request, Streaming};
 use tracing::{debug, info, warn};
 use wire::{AllocatorClient, FromAllocator, FromSidecar, Hello, RefusedReason, ToSidecar};
 
@@ -34,6 +38,8 @@ pub(crate) struct Lease {
     standing: watch::Sender<Standing>,
     metrics: Arc<Metrics>,
     boot_id: u64,
+    /// Proves to the next allocator who this is; empty before one has given it.
+    ticket: Mutex<Vec<u8>>,
 }
 
 /// Why a session ended.
@@ -45,6 +51,8 @@ enum Ended {
     Stream(#[from] Box<tonic::Status>),
     #[error("a message broke the contract")]
     Contract(#[from] wire::Error),
+    #[error("the pod's token cannot be read")]
+    Token(#[source] io::Error),
     #[error("no answer within {ANSWER_TIMEOUT:?}")]
     Silent,
     #[error("it takes no more messages")]
@@ -86,7 +94,8 @@ impl Lease {
         standing: watch::Sender<Standing>,
         metrics: Arc<Metrics>,
     ) -> Lease {
-        Lease { config, gate, standing, metrics, boot_id: rand::rng().random() }
+        let boot_id = rand::rng().random();
+        Lease { config, gate, standing, metrics, boot_id, ticket: Mutex::default() }
     }
 
     /// Runs until the drain starts; then tells the allocator that what is held goes back.
@@ -174,7 +183,15 @@ impl Lease {
         address: &Uri,
         queue: mpsc::Receiver<quota::message::ToAllocator>,
     ) -> Result<Streaming<ToSidecar>, Ended> {
-        let channel = Endpoint::from(address.clone())
+        let endpoint = match &self.config.trust {
+            None => Endpoint::from(address.clone()),
+            Some(trust) => Endpoint::from(address.clone()).tls_config(
+                ClientTlsConfig::new()
+                    .ca_certificate(Certificate::from_pem(&trust.ca))
+                    .domain_name(&trust.name),
+            )?,
+        };
+        let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_INTERVAL)
@@ -187,7 +204,11 @@ impl Lease {
         let hello = FromSidecar::Hello(self.hello(address)).into();
         let rest = ReceiverStream::new(queue).map(|message| FromSidecar::Lease(message).into());
         let outgoing = stream::once(std::future::ready(hello)).chain(rest);
-        let answer = timeout(ANSWER_TIMEOUT, client.session(outgoing)).await;
+        let mut request = Request::new(outgoing);
+        if let Some(trust) = &self.config.trust {
+            request.metadata_mut().insert("authorization", bearer(&trust.token_file)?);
+        }
+        let answer = timeout(ANSWER_TIMEOUT, client.session(request)).await;
         Ok(answer.map_err(|_| Ended::Silent)?.map_err(Box::new)?.into_inner())
     }
 
@@ -202,7 +223,7 @@ impl Lease {
             highest_epoch_seen: self.gate.status().epoch,
             mono: now(),
             pid: is_loopback(address).then(std::process::id),
-            resumption_ticket: Vec::new(),
+            resumption_ticket: self.ticket.lock().clone(),
         }
     }
 
@@ -223,6 +244,7 @@ impl Lease {
                 warn!(generation, explain, "no quota matches this pod");
                 self.standing.send_replace(Standing::NoQuota(explain.into()));
             }
+            FromAllocator::Ticket(ticket) => *self.ticket.lock() = ticket,
             // It closes the stream itself; leases run on.
             FromAllocator::Drain => debug!("the allocator ends"),
             FromAllocator::Redirect { address } => {
@@ -237,6 +259,16 @@ impl Lease {
         }
         Ok(())
     }
+}
+
+/// The pod's token as a header; never shown.
+fn bearer(file: &Path) -> Result<AsciiMetadataValue, Ended> {
+    // It lies in memory: the kubelet mounts it so.
+    let token = std::fs::read_to_string(file).map_err(Ended::Token)?;
+    let header = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim()));
+    let mut header = header.map_err(|_| Ended::Token(io::ErrorKind::InvalidData.into()))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 /// Sends the last message and waits until the allocator has read it, which it shows by closing.

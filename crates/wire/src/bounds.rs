@@ -22,7 +22,7 @@ pub(crate) const SECRET_MAX: usize = 8_192;
 /// Sentences for people.
 pub(crate) const EXPLAIN_MAX: usize = 1_024;
 /// A resumption ticket: a uid, an expiry and a MAC.
-pub(crate) const TICKET_MAX: usize = 512;
+const TICKET_MAX: usize = 512;
 /// Labels of a pod, and of a selector.
 pub(crate) const LABELS_MAX: usize = 64;
 /// Budgets that one request counts against.
@@ -55,6 +55,14 @@ pub(crate) fn filled(field: &'static str, value: String, max: usize) -> Result<S
         return Err(Error::Missing { field });
     }
     text(field, value, max)
+}
+
+/// A resumption ticket; empty for none.
+pub(crate) fn ticket(field: &'static str, ticket: Vec<u8>) -> Result<Vec<u8>, Error> {
+    match ticket.len() {
+        bytes if bytes > TICKET_MAX => Err(Error::TooLong { field, bytes, max: TICKET_MAX }),
+        _ => Ok(ticket),
+    }
 }
 
 /// A name.

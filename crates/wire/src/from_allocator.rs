@@ -31,6 +31,8 @@ pub enum FromAllocator {
         /// Where to dial.
         address: String,
     },
+    /// Proof of the identity that was checked, for the next greeting.
+    Ticket(Vec<u8>),
     /// The session is refused; the stream ends.
     Refused {
         /// Why.
@@ -85,6 +87,7 @@ impl From<FromAllocator> for proto::ToSidecar {
             }
             FromAllocator::Drain => Message::Drain(proto::Drain {}),
             FromAllocator::Redirect { address } => Message::Redirect(proto::Redirect { address }),
+            FromAllocator::Ticket(ticket) => Message::Ticket(proto::Ticket { ticket }),
             FromAllocator::Refused { reason, explain } => {
                 let reason = proto::RefusedReason::from(reason).into();
                 Message::Refused(proto::Refused { reason, explain: bounds::explain(explain) })
@@ -117,6 +120,9 @@ impl TryFrom<proto::ToSidecar> for FromAllocator {
             Message::Redirect(redirect) => FromAllocator::Redirect {
                 address: bounds::filled("redirect.address", redirect.address, URL_MAX)?,
             },
+            Message::Ticket(proto::Ticket { ticket }) => {
+                FromAllocator::Ticket(bounds::ticket("ticket.ticket", ticket)?)
+            }
             Message::Refused(refused) => FromAllocator::Refused {
                 reason: refused.reason.try_into()?,
                 explain: explain("refused.explain", refused.explain)?,

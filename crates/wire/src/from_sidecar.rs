@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quota::message::{self, DrawId, Epoch, Version};
 use quota::time::Time;
 
-use crate::bounds::{self, STRING_MAX, TICKET_MAX, required};
+use crate::bounds::{self, STRING_MAX, required};
 use crate::error::Error;
 use crate::generated as proto;
 use crate::generated::to_allocator::Message;
@@ -113,15 +113,6 @@ impl TryFrom<proto::Hello> for Hello {
     type Error = Error;
 
     fn try_from(hello: proto::Hello) -> Result<Hello, Error> {
-        let ticket = hello.resumption_ticket;
-        if ticket.len() > TICKET_MAX {
-            let bytes = ticket.len();
-            return Err(Error::TooLong {
-                field: "hello.resumption_ticket",
-                bytes,
-                max: TICKET_MAX,
-            });
-        }
         Ok(Hello {
             protocol_version: hello.protocol_version,
             pod_uid: bounds::text("hello.pod_uid", hello.pod_uid, STRING_MAX)?,
@@ -132,7 +123,7 @@ impl TryFrom<proto::Hello> for Hello {
             highest_epoch_seen: Epoch(hello.highest_epoch_seen),
             mono: Time::from_nanos(hello.mono_nanos),
             pid: hello.pid,
-            resumption_ticket: ticket,
+            resumption_ticket: bounds::ticket("hello.resumption_ticket", hello.resumption_ticket)?,
         })
     }
 }

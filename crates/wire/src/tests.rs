@@ -318,6 +318,7 @@ fn from_allocator() -> impl Strategy<Value = FromAllocator> {
         1 => "[a-z.:]{1,40}".prop_map(|address| FromAllocator::Redirect { address }),
         1 => (reason, text())
             .prop_map(|(reason, explain)| FromAllocator::Refused { reason, explain }),
+        1 => prop::collection::vec(any::<u8>(), 0..=512).prop_map(FromAllocator::Ticket),
     ]
 }
 

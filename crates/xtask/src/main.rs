@@ -13,7 +13,10 @@ use clap::Parser;
 use crate::workspace::Workspace;
 
 mod bench;
+mod chart;
+mod cluster;
 mod generate;
+mod images;
 mod prove;
 mod sdk;
 mod test;
@@ -37,8 +40,13 @@ enum Command {
     },
     /// Measure what the sidecar costs, beside a direct connection and HAProxy; about a minute.
     Bench(bench::Args),
-    /// Write anew what is generated from the sources and committed: the custom resource definitions.
+    /// Write anew what is generated from the sources and committed: the custom resource definitions, the
+    /// table of the chart's values, and, where there is a helm, the plain manifests.
     Gen,
+    /// A real Kubernetes on this machine, for the tests and to try things out; needs root.
+    Cluster(cluster::Args),
+    /// Make the container images, without a daemon; archives go to target/images.
+    Images(images::Args),
     /// Fetch the SDKs that tests use into the target directory; quick when they are there.
     Sdk,
 }
@@ -54,6 +62,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if let Command::Cluster(args) = &command
+        && cluster::serve(args)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
     let workspace = Workspace::load()?;
     let passed = match command {
         Command::Test => test::run(&workspace)?,
@@ -61,6 +74,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Prove { arguments } => prove::run(&workspace, &arguments)?,
         Command::Bench(args) => {
             bench::run(&workspace, &args)?;
+            true
+        }
+        Command::Cluster(args) => cluster::run(&workspace, args)?,
+        Command::Images(args) => {
+            images::run(&workspace, &args)?;
             true
         }
         Command::Gen => generate::run(&workspace)?,

@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
+use crate::cluster::Suite;
 use crate::workspace::Workspace;
-use crate::{prove, sdk, tidy};
+use crate::{chart, prove, sdk, tidy};
 
 /// Worlds of the simulator, from a fixed seed, so that a red run is red again. `cargo xtask prove`
 /// with another seed looks at something new.
@@ -33,7 +34,7 @@ struct Step {
 }
 
 /// In this order: what is quick and most likely to fail comes first.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     Step { name: "format", run: format },
     Step { name: "tidy", run: tidy },
     Step { name: "clippy", run: clippy },
@@ -43,6 +44,8 @@ const STEPS: [Step; 9] = [
     Step { name: "tests", run: tests },
     Step { name: "proofs", run: proofs },
     Step { name: "sidecar size", run: sidecar_size },
+    Step { name: "cluster", run: cluster },
+    Step { name: "chart", run: chart },
 ];
 
 /// Runs all steps; true if all went well.
@@ -102,14 +105,19 @@ fn build(workspace: &Workspace) -> anyhow::Result<Tally> {
 }
 
 fn tests(workspace: &Workspace) -> anyhow::Result<Tally> {
-    let mut child = workspace
-        .cargo()
-        .args(["test", "--workspace", "--no-fail-fast", "--locked"])
-        // A snapshot that differs is a failure here, not a new file.
-        .env("INSTA_UPDATE", "no")
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cargo cannot be started")?;
+    count(
+        workspace
+            .cargo()
+            .args(["test", "--workspace", "--no-fail-fast", "--locked"])
+            // A snapshot that differs is a failure here, not a new file.
+            .env("INSTA_UPDATE", "no"),
+    )
+}
+
+/// Runs test programs, and reads what they counted as they say it.
+fn count(command: &mut Command) -> anyhow::Result<Tally> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().context("the tests cannot be started")?;
     let stdout = child.stdout.take().expect("it was piped");
     let mut tally = Tally::default();
     for line in BufReader::new(stdout).lines() {
@@ -137,6 +145,28 @@ fn sidecar_size(workspace: &Workspace) -> anyhow::Result<Tally> {
     let bytes = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
     println!("weir-sidecar: {bytes} bytes of at most {SIDECAR_MAX_BYTES}");
     Ok(Tally::of(bytes <= SIDECAR_MAX_BYTES))
+}
+
+fn chart(workspace: &Workspace) -> anyhow::Result<Tally> {
+    Ok(Tally { passed: chart::check(workspace)?, failed: 0 })
+}
+
+/// A real Kubernetes, where the machine can run one.
+fn cluster(workspace: &Workspace) -> anyhow::Result<Tally> {
+    // Cargo leaves out what does not belong to a plain `cargo test`.
+    let arguments = ["clippy", "--package=cluster-tests", "--test=cluster", "--locked"];
+    let linted = succeeds(workspace.cargo().args(arguments).args(["--", "-D", "warnings"]))?;
+    match Suite::if_possible(workspace)? {
+        Ok(mut suite) => {
+            let counted = count(suite.command())?;
+            suite.finish()?;
+            Ok(counted.plus(linted))
+        }
+        Err(reason) => {
+            println!("LEFT OUT: no test ran on a real cluster, because {reason}");
+            Ok(linted)
+        }
+    }
 }
 
 /// Runs a command whose success is the whole answer; only its failure counts.

@@ -12,6 +12,7 @@ use tracing::{Span, info_span};
 use wire::FromAllocator;
 
 use crate::metrics::{Metrics, Outcome};
+use crate::reach::Pod;
 use crate::record::Run;
 
 /// One stream.
@@ -19,8 +20,7 @@ use crate::record::Run;
 pub(crate) struct Session {
     number: u64,
     pub(crate) run: Run,
-    pub(crate) namespace: String,
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) of: Pod,
     out: mpsc::Sender<FromAllocator>,
     close: CancellationToken,
     draws: BTreeMap<DrawId, Waiting>,
@@ -31,8 +31,10 @@ pub(crate) struct Session {
 pub(crate) struct Applicant {
     pub(crate) pod: PodId,
     pub(crate) run: Run,
-    pub(crate) namespace: String,
-    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether its name is proven, and not only said: then a second run of it is the end of the first.
+    pub(crate) is_proven: bool,
+    /// What decides its quota.
+    pub(crate) of: Pod,
     pub(crate) highest_epoch_seen: Epoch,
     /// What it is told first: its policy.
     pub(crate) greeting: FromAllocator,
@@ -71,10 +73,10 @@ const DRAWS_MAX: usize = 4_096;
 impl Session {
     /// Opens the session by its greeting.
     pub(crate) fn new(number: u64, applicant: Applicant) -> Session {
-        let Applicant { run, namespace, labels, greeting, out, close, .. } = applicant;
+        let Applicant { run, of, greeting, out, close, .. } = applicant;
         // The queue is new and empty; if its reader has gone already, the end of the stream will tell.
         let _ = out.try_send(greeting);
-        Session { number, run, namespace, labels, out, close, draws: BTreeMap::new() }
+        Session { number, run, of, out, close, draws: BTreeMap::new() }
     }
 
     pub(crate) fn number(&self) -> u64 {

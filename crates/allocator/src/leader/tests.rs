@@ -64,8 +64,8 @@ fn applicant(pod: &str, boot: u64) -> (Applicant, mpsc::Receiver<FromAllocator>)
     let applicant = Applicant {
         pod: pod.into(),
         run: Run { boot, process: None },
-        namespace: "shop".to_owned(),
-        labels: BTreeMap::new(),
+        is_proven: false,
+        of: Pod { namespace: "shop".to_owned(), ..Pod::default() },
         highest_epoch_seen: Epoch(0),
         greeting: FromAllocator::Drain,
         out,

@@ -1,12 +1,12 @@
 //! What of one budget nobody holds: the central level, from which credit is granted.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::edges::Edges;
 use super::headroom::Headroom;
 use super::inherited::{Inherited, Proof};
 use super::log::Log;
+use super::recent::Recent;
 use crate::accounts::Capacity;
 use crate::bucket::Bucket;
 use crate::budget::{Budget, Kind};
@@ -24,8 +24,6 @@ const CAPS_PERCENT: u64 = 50;
 const TOLD_IN_TIME: Duration = Duration::from_secs(2);
 /// So long before a level dies nothing is held back of it any more: the next one begins right after.
 const HOLDBACK_ENDS: Duration = Duration::from_millis(500);
-/// For how many seconds figures of use are kept.
-const RECENT_SECONDS: u64 = 60;
 
 /// One budget at the centre.
 #[derive(Debug)]
@@ -72,12 +70,6 @@ pub(super) struct Stock {
     pub(super) durable: Amount,
     /// The largest draw: the mark must be ahead by as much, or it would never be served.
     pub(super) largest: Amount,
-}
-
-/// Sums over the last minute, second by second.
-#[derive(Debug, Default)]
-struct Recent {
-    seconds: VecDeque<(u64, Amount)>,
 }
 
 // === impl Central ===
@@ -512,30 +504,6 @@ impl Central {
 /// What a level of millionths has to give.
 fn amount(level: i64) -> Amount {
     Amount::from_micros(u64::try_from(level).unwrap_or(0))
-}
-
-// === impl Recent ===
-
-impl Recent {
-    fn add(&mut self, now: Time, amount: Amount) {
-        let second = now.as_nanos() / 1_000_000_000;
-        match self.seconds.back_mut() {
-            Some((last, sum)) if *last == second => *sum += amount,
-            _ => self.seconds.push_back((second, amount)),
-        }
-        self.forget(second);
-    }
-
-    fn sum(&mut self, now: Time) -> Amount {
-        self.forget(now.as_nanos() / 1_000_000_000);
-        self.seconds.iter().map(|(_, amount)| *amount).sum()
-    }
-
-    fn forget(&mut self, second: u64) {
-        while self.seconds.front().is_some_and(|(at, _)| at + RECENT_SECONDS <= second) {
-            self.seconds.pop_front();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub(super) struct Session {
     /// Up to when its figures are known, in our time.
     pub(super) told: Time,
     pub(super) waiting: u32,
+    /// Requests that it has refused since it started.
+    pub(super) refused: u64,
     /// The longest time from a debit to its request's arrival.
     pub(super) transit: Duration,
     /// Credit that may still be spent, per budget, oldest first, with the time after which it is
@@ -97,6 +99,7 @@ impl Session {
             last_report: now,
             told: now,
             waiting: 0,
+            refused: 0,
             transit: Duration::ZERO,
             credits: BTreeMap::new(),
             draws: BTreeSet::new(),

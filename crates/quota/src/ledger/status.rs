@@ -10,7 +10,7 @@ use crate::time::Time;
 use crate::units::{Amount, Rate};
 
 /// Who holds what, and what is left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Of this leader.
     pub epoch: Epoch,
@@ -20,8 +20,25 @@ pub struct Status {
     pub budgets: BTreeMap<BudgetId, BudgetStatus>,
     /// Per pod.
     pub pods: BTreeMap<PodId, PodStatus>,
+    /// Per workload that has used something lately, or waits.
+    pub workloads: BTreeMap<Name, WorkloadStatus>,
     /// Draws that wait.
     pub waiting: usize,
+}
+
+/// One workload: all pods of one quota.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkloadStatus {
+    /// Pods whose stream is open.
+    pub connected: usize,
+    /// Requests that wait at its pods.
+    pub waiting: u32,
+    /// Requests that its pods have refused since they started.
+    pub refused: u64,
+    /// What its pods may accrue.
+    pub leased: BTreeMap<BudgetId, Rate>,
+    /// What was charged in the last minute.
+    pub used_last_minute: BTreeMap<BudgetId, Amount>,
 }
 
 /// One budget.
@@ -74,6 +91,7 @@ pub(super) fn status(now: Time, ledger: &mut Ledger) -> Status {
         };
         budgets.insert(budget.clone(), status);
     }
+    let workloads = workloads(now, ledger);
     let pods = ledger.sessions.iter().map(|(pod, session)| {
         let leased = session
             .terms
@@ -92,6 +110,29 @@ pub(super) fn status(now: Time, ledger: &mut Ledger) -> Status {
         learning: ledger.accounts.learning(now),
         budgets,
         pods: pods.collect(),
+        workloads,
         waiting: ledger.queue.len(),
     }
+}
+
+fn workloads(now: Time, ledger: &mut Ledger) -> BTreeMap<Name, WorkloadStatus> {
+    let mut workloads: BTreeMap<Name, WorkloadStatus> = BTreeMap::new();
+    for (pod, session) in &ledger.sessions {
+        let Some(flow) = &session.flow else { continue };
+        let workload = workloads.entry(flow.clone()).or_default();
+        workload.connected += usize::from(session.connected);
+        workload.waiting += session.waiting;
+        workload.refused += session.refused;
+        for budget in session.terms.keys() {
+            let leased = ledger.accounts.charge_of(now, pod, budget).0;
+            *workload.leased.entry(budget.clone()).or_default() += leased;
+        }
+    }
+    for (flow, used) in &mut ledger.used {
+        let workload = workloads.entry(flow.clone()).or_default();
+        for (budget, recent) in used {
+            workload.used_last_minute.insert(budget.clone(), recent.sum(now));
+        }
+    }
+    workloads
 }

@@ -1,0 +1,136 @@
+//! Who a sidecar is: by its pod's token, checked by the API server, or by a ticket for one that was.
+//!
+//! Names come from the token, never from what the sidecar says; what it says must agree all the same,
+//! so that a token in the wrong hands shows. The workload comes from the watch of pods.
+
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use service::clock::unix_now;
+use tokio::time::timeout;
+use tonic::metadata::MetadataMap;
+use tracing::warn;
+use wire::Hello;
+
+use crate::cluster::pods::{PodFacts, Pods};
+use crate::cluster::ticket::{self, Proven};
+use crate::refusal::Refusal;
+
+/// Checks identities.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    reviews: Api<TokenReview>,
+    pods: Pods,
+    ticket_key: Vec<u8>,
+}
+
+/// The token's audience: a token for anything else is not for us.
+const AUDIENCE: &str = "weir";
+/// Longer tokens are none.
+const TOKEN_MAX: usize = 16 * 1024;
+/// A sidecar tries again soon.
+const REVIEW_WITHIN: Duration = Duration::from_secs(3);
+
+const USER_PREFIX: &str = "system:serviceaccount:";
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+// === impl Identity ===
+
+impl Identity {
+    pub(crate) fn new(client: Client, pods: Pods, ticket_key: &[u8]) -> Identity {
+        Identity { reviews: Api::all(client), pods, ticket_key: ticket_key.to_vec() }
+    }
+
+    /// The pod behind a greeting, and a ticket for its next one.
+    pub(crate) async fn check(
+        &self,
+        hello: &Hello,
+        metadata: &MetadataMap,
+    ) -> Result<(PodFacts, Vec<u8>), Refusal> {
+        let now = unix_now();
+        let proven = match ticket::verify(&self.ticket_key, &hello.resumption_ticket, now) {
+            Some(proven) => proven,
+            None => self.review(metadata).await?,
+        };
+        let said = Proven {
+            namespace: hello.namespace.clone(),
+            pod: hello.pod.clone(),
+            uid: hello.pod_uid.clone(),
+        };
+        if said != proven {
+            return Err(Refusal::WrongPod { said: name(&said), proven: name(&proven) });
+        }
+        let facts = self.pods.find(&proven.namespace, &proven.pod, &proven.uid).await;
+        let facts = facts.ok_or_else(|| Refusal::NoSuchPod(name(&proven)))?;
+        Ok((facts, ticket::issue(&self.ticket_key, &proven, now)))
+    }
+
+    /// Asks the API server about the token.
+    async fn review(&self, metadata: &MetadataMap) -> Result<Proven, Refusal> {
+        let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+        let token = header.and_then(|text| text.strip_prefix("Bearer "));
+        let token = token.filter(|it| it.len() <= TOKEN_MAX).ok_or(Refusal::NoToken)?;
+        let spec = TokenReviewSpec {
+            token: Some(token.to_owned()),
+            audiences: Some(vec![AUDIENCE.to_owned()]),
+        };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let params = PostParams::default();
+        let answer = timeout(REVIEW_WITHIN, self.reviews.create(&params, &review)).await;
+        let status = match answer {
+            Ok(Ok(review)) => review.status.unwrap_or_default(),
+            Ok(Err(error)) => {
+                warn!(%error, "a token could not be checked");
+                return Err(Refusal::NoReview);
+            }
+            Err(_) => return Err(Refusal::NoReview),
+        };
+        let is_ours = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
+        if status.authenticated != Some(true) || !is_ours {
+            let reason = status.error.unwrap_or_else(|| "it is not for the audience weir".into());
+            return Err(Refusal::BadToken(reason));
+        }
+        proven(&status.user.unwrap_or_default()).ok_or(Refusal::NoPodToken)
+    }
+}
+
+/// The pod that a token is bound to.
+fn proven(user: &UserInfo) -> Option<Proven> {
+    let account = user.username.as_deref()?.strip_prefix(USER_PREFIX)?;
+    let (namespace, _) = account.split_once(':')?;
+    let extra = |name| user.extra.as_ref()?.get(name)?.first().cloned();
+    Some(Proven { namespace: namespace.to_owned(), pod: extra(POD_NAME)?, uid: extra(POD_UID)? })
+}
+
+fn name(pod: &Proven) -> String {
+    format!("{}/{} (uid {})", pod.namespace, pod.pod, pod.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_token_that_is_bound_to_a_pod() {
+        let extra = |entries: &[(&str, &str)]| {
+            let entries = entries.iter().map(|(k, v)| ((*k).to_owned(), vec![(*v).to_owned()]));
+            Some(entries.collect::<BTreeMap<_, _>>())
+        };
+        let user = |username: &str, extra| UserInfo {
+            username: Some(username.to_owned()),
+            extra,
+            ..UserInfo::default()
+        };
+        let bound = extra(&[(POD_NAME, "chat-0"), (POD_UID, "u-1")]);
+        let expected = Proven { namespace: "shop".into(), pod: "chat-0".into(), uid: "u-1".into() };
+        assert_eq!(proven(&user("system:serviceaccount:shop:app", bound.clone())), Some(expected));
+        assert_eq!(proven(&user("system:node:n1", bound)), None);
+        let unbound = extra(&[(POD_NAME, "chat-0")]);
+        assert_eq!(proven(&user("system:serviceaccount:shop:app", unbound)), None);
+    }
+}

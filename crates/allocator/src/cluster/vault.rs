@@ -1,0 +1,279 @@
+//! Keeps the Secret of [`crate::cluster::certificates`]: makes it at first use, follows it, and has the
+//! certificate made anew in time. Every replica may; whoever writes first wins, the others follow.
+//!
+//! The webhooks' `caBundle` is kept in step with it, so that nothing else need be installed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::StreamExt as _;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{PatchParams, PostParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::watch_object;
+use kube::{Api, Client, Resource};
+use rand::RngCore as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use service::clock::unix_now;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::cluster::certificates::Certificates;
+
+/// What is in force; clones share it.
+pub(crate) type Current = watch::Receiver<Arc<Certificates>>;
+
+/// The Secret, and what is in it.
+pub(crate) struct Vault {
+    client: Client,
+    api: Api<Secret>,
+    names: Vec<String>,
+    current: watch::Sender<Arc<Certificates>>,
+}
+
+/// The Secret's name.
+const SECRET: &str = "weir-ca";
+/// The webhooks' configurations, of the names that the chart gives them.
+const INJECTOR: &str = "weir-injector";
+const VALIDATOR: &str = "weir-policy";
+/// How often the certificate's age is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+/// Replicas that start together write together; one of them wins each time.
+const TRIES: u32 = 10;
+const RETRY: Duration = Duration::from_millis(300);
+
+// === impl Vault ===
+
+impl Vault {
+    /// Reads the Secret, or makes it. `names` are what certificates are for.
+    pub(crate) async fn open(
+        client: Client,
+        namespace: &str,
+        names: Vec<String>,
+    ) -> anyhow::Result<(Vault, Current)> {
+        let api = Api::namespaced(client.clone(), namespace);
+        let first = read_or_make(&api, &names).await?;
+        let (current, receiver) = watch::channel(Arc::new(first));
+        Ok((Vault { client, api, names, current }, receiver))
+    }
+
+    /// Follows the Secret and the webhooks for as long as it is polled.
+    pub(crate) async fn run(self) {
+        let secrets = watch_object(self.api.clone(), SECRET).default_backoff();
+        let mut secrets = std::pin::pin!(secrets);
+        let injector =
+            keep_ca_bundle::<MutatingWebhookConfiguration>(&self.client, INJECTOR, &self.current);
+        let validator = keep_ca_bundle::<ValidatingWebhookConfiguration>(
+            &self.client,
+            VALIDATOR,
+            &self.current,
+        );
+        let (mut injector, mut validator) = (std::pin::pin!(injector), std::pin::pin!(validator));
+        loop {
+            // All arms are cancel-safe; the two that keep bundles never end.
+            tokio::select! {
+                Some(told) = secrets.next() => match told {
+                    Ok(Some(secret)) => self.take(&secret),
+                    Ok(None) => self.restore().await,
+                    Err(error) => warn!(%error, "the watch of the Secret {SECRET} failed; it starts anew"),
+                },
+                () = sleep(LOOK_EVERY) => self.renew().await,
+                () = &mut injector => {}
+                () = &mut validator => {}
+            }
+        }
+    }
+
+    fn take(&self, secret: &Secret) {
+        match Certificates::of(secret) {
+            Ok(read) => {
+                self.current.send_if_modified(|current| {
+                    let is_new = **current != read;
+                    if is_new {
+                        *current = Arc::new(read);
+                    }
+                    is_new
+                });
+            }
+            Err(error) => {
+                error!(%error, "the Secret {SECRET} is damaged; what was in it before stays in use")
+            }
+        }
+    }
+
+    /// Somebody has deleted the Secret: sidecars trust what was in it, so it comes back.
+    async fn restore(&self) {
+        warn!(
+            "the Secret {SECRET} was deleted; it is written again, or all pods would have to restart"
+        );
+        let secret = (**self.current.borrow()).clone().into_secret(SECRET, None);
+        if let Err(error) = self.api.create(&PostParams::default(), &secret).await {
+            warn!(%error, "the Secret {SECRET} could not be written");
+        }
+    }
+
+    async fn renew(&self) {
+        if let Err(error) = read_or_make(&self.api, &self.names).await {
+            warn!(%error, "the certificate could not be made anew; it is tried again");
+        }
+    }
+}
+
+/// What the Secret holds, made or made anew if it is time.
+async fn read_or_make(api: &Api<Secret>, names: &[String]) -> anyhow::Result<Certificates> {
+    let params = PostParams::default();
+    for _ in 0..TRIES {
+        let now = unix_now();
+        let read =
+            api.get_opt(SECRET).await.with_context(|| format!("Secret {SECRET} cannot be read"))?;
+        let (made, version) = match &read {
+            Some(secret) => {
+                let kept = Certificates::of(secret).with_context(|| {
+                    format!(
+                        "Secret {SECRET} is damaged: restore it, or delete it and restart all pods \
+                         with a sidecar"
+                    )
+                })?;
+                match kept.renewed(names, now)? {
+                    None => return Ok(kept),
+                    Some(renewed) => (renewed, secret.metadata.resource_version.clone()),
+                }
+            }
+            None => {
+                let mut key = [0; 32];
+                rand::rng().fill_bytes(&mut key);
+                (Certificates::make(names, now, key)?, None)
+            }
+        };
+        let secret = made.clone().into_secret(SECRET, version.clone());
+        let written = match version {
+            None => api.create(&params, &secret).await,
+            Some(_) => api.replace(SECRET, &params, &secret).await,
+        };
+        match written {
+            Ok(_) => {
+                info!(secret = SECRET, "certificate made");
+                return Ok(made);
+            }
+            // Another replica was quicker.
+            Err(kube::Error::Api(status)) if status.code == 409 => sleep(RETRY).await,
+            Err(error) => return Err(error).context(format!("Secret {SECRET} cannot be written")),
+        }
+    }
+    anyhow::bail!("Secret {SECRET} is written by others all the time")
+}
+
+/// What both kinds of webhook configuration have.
+trait Webhooks: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug {
+    /// Names and clients of its webhooks.
+    fn clients(&self) -> Vec<(&str, &WebhookClientConfig)>;
+}
+
+impl Webhooks for MutatingWebhookConfiguration {
+    fn clients(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        let all = self.webhooks.iter().flatten();
+        all.map(|webhook| (&*webhook.name, &webhook.client_config)).collect()
+    }
+}
+
+impl Webhooks for ValidatingWebhookConfiguration {
+    fn clients(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        let all = self.webhooks.iter().flatten();
+        all.map(|webhook| (&*webhook.name, &webhook.client_config)).collect()
+    }
+}
+
+/// Keeps the bundle of all webhooks of one configuration in step with the authority.
+async fn keep_ca_bundle<K>(client: &Client, name: &str, current: &watch::Sender<Arc<Certificates>>)
+where
+    K: Webhooks + Send + 'static,
+{
+    let api = Api::<K>::all(client.clone());
+    let mut current = current.subscribe();
+    let mut events = std::pin::pin!(watch_object(api.clone(), name).default_backoff());
+    let mut seen: Option<K> = None;
+    loop {
+        // Both arms are cancel-safe.
+        tokio::select! {
+            Some(told) = events.next() => match told {
+                Ok(object) => seen = object,
+                Err(error) => warn!(webhook = name, %error, "the watch of a webhook failed; it starts anew"),
+            },
+            Ok(()) = current.changed() => {}
+        }
+        let ca = current.borrow_and_update().ca().to_owned();
+        let Some(patch) = seen.as_ref().and_then(|it| ca_bundle_patch(&it.clients(), &ca)) else {
+            continue;
+        };
+        let patch = kube::api::Patch::<()>::Json(patch);
+        match api.patch(name, &PatchParams::default(), &patch).await {
+            Ok(_) => info!(webhook = name, "the API server trusts this allocator's certificates"),
+            Err(error) => {
+                warn!(webhook = name, %error, "caBundle could not be set; it is tried again")
+            }
+        }
+    }
+}
+
+/// What makes all webhooks trust `ca`; `None` if they do.
+fn ca_bundle_patch(clients: &[(&str, &WebhookClientConfig)], ca: &str) -> Option<Patch> {
+    let wrong = clients.iter().enumerate().filter(|(_, (_, client))| {
+        client.ca_bundle.as_ref().is_none_or(|bundle| bundle.0 != ca.as_bytes())
+    });
+    let operations: Vec<PatchOperation> = wrong
+        .flat_map(|(index, (name, _))| {
+            let pointer = |field: &[&str]| {
+                let index = index.to_string();
+                PointerBuf::from_tokens(
+                    ["webhooks", &index].into_iter().chain(field.iter().copied()),
+                )
+            };
+            [
+                // The list may have changed meanwhile.
+                PatchOperation::Test(TestOperation {
+                    path: pointer(&["name"]),
+                    value: Value::from(*name),
+                }),
+                PatchOperation::Add(AddOperation {
+                    path: pointer(&["clientConfig", "caBundle"]),
+                    value: Value::from(BASE64_STANDARD.encode(ca)),
+                }),
+            ]
+        })
+        .collect();
+    (!operations.is_empty()).then_some(Patch(operations))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+
+    use super::*;
+
+    #[test]
+    fn only_webhooks_that_trust_something_else_are_changed() {
+        let trusting = |ca: &str| WebhookClientConfig {
+            ca_bundle: Some(ByteString(ca.into())),
+            ..WebhookClientConfig::default()
+        };
+        let (ours, none, old) = (trusting("ca"), WebhookClientConfig::default(), trusting("old"));
+        let patch = ca_bundle_patch(&[("a", &ours), ("b", &none), ("c", &old)], "ca").unwrap();
+        let told = serde_json::to_string(&patch).unwrap();
+        assert_eq!(
+            told,
+            r#"[{"op":"test","path":"/webhooks/1/name","value":"b"},{"op":"add","path":"/webhooks/1/clientConfig/caBundle","value":"Y2E="},{"op":"test","path":"/webhooks/2/name","value":"c"},{"op":"add","path":"/webhooks/2/clientConfig/caBundle","value":"Y2E="}]"#
+        );
+        assert!(ca_bundle_patch(&[("a", &ours)], "ca").is_none());
+        assert!(ca_bundle_patch(&[], "ca").is_none());
+    }
+}

@@ -1,0 +1,3 @@
+//! The tests on a real cluster, one file per subject.
+
+mod resources;
