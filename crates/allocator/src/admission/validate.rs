@@ -114,21 +114,24 @@ fn applied(object: &Object, objects: Option<&Objects>) -> Verdict {
     let Some(objects) = objects.filter(|_| errors.is_empty()) else {
         return Verdict { errors, warnings: Vec::new() };
     };
+    let warnings: Vec<Problem> =
+        warnings.into_iter().filter(|it| !is_premature(object, objects, it)).collect();
+    let (own, others): (Vec<Problem>, Vec<Problem>) =
+        warnings.into_iter().partition(|it| it.object.as_ref() == Some(&reviewed));
+    let own = own.iter().map(Problem::within);
+    let others = brought_about(others, objects);
+    Verdict { errors, warnings: own.chain(others).collect() }
+}
+
+/// Of what is said about other objects, what was not so before.
+fn brought_about(warnings: Vec<Problem>, objects: &Objects) -> Vec<String> {
+    if warnings.is_empty() {
+        return Vec::new();
+    }
     let (Compiled { warnings: before, .. }, _) = compile(objects);
     let before: BTreeSet<Problem> = before.into_iter().collect();
-    let warnings = warnings
-        .into_iter()
-        .filter(|warning| !is_premature(object, objects, warning))
-        .filter_map(|warning| {
-            if warning.object.as_ref() == Some(&reviewed) {
-                Some(warning.within())
-            } else {
-                // What this change brings about elsewhere.
-                (!before.contains(&warning)).then(|| warning.to_string())
-            }
-        })
-        .collect();
-    Verdict { errors, warnings }
+    let new = warnings.iter().filter(|warning| !before.contains(warning));
+    new.map(ToString::to_string).collect()
 }
 
 /// A class that would be the global default beside another. Compiling blames the later name of the
