@@ -7,6 +7,8 @@ use clap::Parser;
 use clap::builder::FalseyValueParser;
 use service::telemetry::Format;
 
+use crate::admission::SidecarArgs;
+
 /// Splits the rate limits of LLM providers among sidecars: by leases, by credit, by priority.
 ///
 /// On one machine, policy is a directory of YAML files (kinds LLMProvider, LLMPriorityClass, LLMQuota,
@@ -69,7 +71,7 @@ pub struct Args {
     pub kubernetes: bool,
 
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become the program's own")]
+    // A doc comment here would become the program's own.
     pub cluster: ClusterArgs,
 
     /// How log lines look: human or json.
@@ -106,57 +108,6 @@ pub struct ClusterArgs {
     )]
     pub webhook: SocketAddr,
 
-    /// The image of injected sidecars.
-    #[arg(
-        long,
-        env = "WEIR_ALLOCATOR_SIDECAR_IMAGE",
-        value_name = "IMAGE",
-        default_value = "weir-sidecar:latest"
-    )]
-    pub sidecar_image: String,
-
-    /// Its pull policy: Always, IfNotPresent or Never.
-    #[arg(
-        long,
-        env = "WEIR_ALLOCATOR_SIDECAR_IMAGE_PULL_POLICY",
-        value_name = "POLICY",
-        default_value = "IfNotPresent"
-    )]
-    pub sidecar_image_pull_policy: String,
-
-    /// CPU that an injected sidecar asks for.
-    #[arg(
-        long,
-        env = "WEIR_ALLOCATOR_SIDECAR_CPU_REQUEST",
-        value_name = "QUANTITY",
-        default_value = "10m"
-    )]
-    pub sidecar_cpu_request: String,
-
-    /// CPU that it may use; empty for no limit.
-    #[arg(
-        long,
-        env = "WEIR_ALLOCATOR_SIDECAR_CPU_LIMIT",
-        value_name = "QUANTITY",
-        default_value = ""
-    )]
-    pub sidecar_cpu_limit: String,
-
-    /// Memory that it asks for.
-    #[arg(
-        long,
-        env = "WEIR_ALLOCATOR_SIDECAR_MEMORY_REQUEST",
-        value_name = "QUANTITY",
-        default_value = "16Mi"
-    )]
-    pub sidecar_memory_request: String,
-
-    /// Memory that it may use; empty for no limit.
-    #[arg(
-        long,
-        env = "WEIR_ALLOCATOR_SIDECAR_MEMORY_LIMIT",
-        value_name = "QUANTITY",
-        default_value = "64Mi"
-    )]
-    pub sidecar_memory_limit: String,
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
 }

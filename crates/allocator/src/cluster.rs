@@ -28,3 +28,4 @@ mod status;
 pub(crate) mod term;
 mod ticket;
 mod vault;
+mod webhook;

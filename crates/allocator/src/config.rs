@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::admission::SidecarArgs;
 use crate::args::{Args, ClusterArgs};
 
 /// What an allocator runs with. Has no secret in it.
@@ -32,18 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) pod_uid: String,
     pub(crate) pod_ip: IpAddr,
     pub(crate) webhook: SocketAddr,
-    pub(crate) sidecar: Sidecar,
-}
-
-/// What injected sidecars run with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Sidecar {
-    pub(crate) image: String,
-    pub(crate) pull_policy: String,
-    pub(crate) cpu_request: String,
-    pub(crate) cpu_limit: String,
-    pub(crate) memory_request: String,
-    pub(crate) memory_limit: String,
+    #[serde(skip)]
+    pub(crate) sidecar: SidecarArgs,
 }
 
 /// An argument that cannot be used.
@@ -99,14 +90,7 @@ impl TryFrom<ClusterArgs> for Cluster {
             pod_uid: args.pod_uid.ok_or(Error::Missing("pod-uid"))?,
             pod_ip: args.pod_ip.ok_or(Error::Missing("pod-ip"))?,
             webhook: args.webhook,
-            sidecar: Sidecar {
-                image: args.sidecar_image,
-                pull_policy: args.sidecar_image_pull_policy,
-                cpu_request: args.sidecar_cpu_request,
-                cpu_limit: args.sidecar_cpu_limit,
-                memory_request: args.sidecar_memory_request,
-                memory_limit: args.sidecar_memory_limit,
-            },
+            sidecar: args.sidecar,
         })
     }
 }

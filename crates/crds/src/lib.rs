@@ -18,9 +18,11 @@ pub mod figure;
 mod metadata;
 pub mod path;
 #[allow(unreachable_pub, reason = "KubeSchema derives from a private copy of each pub struct")]
+#[allow(clippy::duplicated_attributes, reason = "two printer columns may be of one type")]
 pub mod priority_class;
 pub mod problem;
 #[allow(unreachable_pub, reason = "KubeSchema derives from a private copy of each pub struct")]
+#[allow(clippy::duplicated_attributes, reason = "two printer columns may be of one type")]
 pub mod provider;
 #[allow(unreachable_pub, reason = "KubeSchema derives from a private copy of each pub struct")]
 #[allow(clippy::duplicated_attributes, reason = "two printer columns may be of one type")]

@@ -5,7 +5,7 @@ use super::quantity::Quantity;
 use super::settings::{PullPolicy, RequestAboveLimit, Resources, Settings};
 
 /// What injected sidecars get.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct SidecarArgs {
     /// The image of sidecars.
     #[arg(

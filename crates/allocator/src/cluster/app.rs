@@ -11,11 +11,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crds::compile::Objects;
 use kube::Client;
+use prometheus_client::registry::Registry;
 use service::clock::unix_now;
 use service::drain;
 use service::readiness::Readiness;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -28,6 +30,7 @@ use crate::cluster::source::Source;
 use crate::cluster::status::StatusWriter;
 use crate::cluster::term::{self, Candidate, Me, Seen, Term};
 use crate::cluster::vault::{self, Vault};
+use crate::cluster::webhook::{self, Knowledge};
 use crate::config::{Cluster, Config};
 use crate::connection;
 use crate::grpc::{Leadership, Service};
@@ -75,6 +78,20 @@ struct Tasks {
     drain: drain::Watch,
 }
 
+/// What all parts of a replica share.
+struct Parts<'a> {
+    config: &'a Config,
+    cluster: &'a Cluster,
+    client: Client,
+    tasks: Tasks,
+    shown: Shown,
+    certificates: vault::Current,
+    watches: Watches,
+    metrics: Arc<Metrics>,
+    leadership: watch::Receiver<Leadership>,
+    sessions: TaskTracker,
+}
+
 /// Runs a replica until `shutdown` is ready, then drains it.
 ///
 /// # Errors
@@ -87,63 +104,29 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     info!(config = %serde_json::to_string(config)?, "starting");
     let me = me(config, cluster);
-    let client = Client::try_default().await.context("this is no pod of a cluster")?;
-    let (trigger, drain) = drain::new();
-    let tasks = Tasks { tracker: TaskTracker::new(), drain };
     let readiness = Readiness::default();
+    let starting = readiness.block("starting");
     let mut registry = service::metrics::registry("weir-allocator");
-    let metrics = Arc::new(Metrics::register(&mut registry));
     let (show, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     Metrics::show(&mut registry, snapshot.clone());
-
-    let opened = Vault::open(client.clone(), &cluster.namespace, names(cluster));
-    let (vault, certificates) = tokio::select! {
-        opened = opened => opened?,
+    let (leadership, led) = watch::channel(Leadership::Following(None));
+    let (trigger, drain) = drain::new();
+    let tasks = Tasks { tracker: TaskTracker::new(), drain };
+    let parts = tokio::select! {
+        started = Parts::start(config, cluster, tasks, &mut registry, led) => started?,
         () = &mut shutdown => return Ok(()),
     };
-    let shown = Shown::default();
-    shown.set(certificates.borrow().certified_key()?);
-    tasks.spawn(show_certificates(shown.clone(), certificates.clone()));
-    tasks.spawn(vault.run());
-    let Watches { pods, kubelet, policy, objects, lease } = watch_all(&client, cluster, &tasks);
-
-    let (leadership, led) = watch::channel(Leadership::Following(None));
-    let sessions = TaskTracker::new();
-    let identity = Identity::new(client.clone(), pods.clone(), certificates.borrow().ticket_key());
-    let service = Service::new(
-        led.clone(),
-        Some(identity),
-        policy.clone(),
-        metrics.clone(),
-        sessions.clone(),
-    );
-    let incoming = connection::tls(bind("listen", config.listen).await?, shown.acceptor(&["h2"])?);
-    let mut ending = tasks.drain.clone();
-    let ending = async move {
-        ending.started().await;
-    };
-    let serving = service.into_router().serve_with_incoming_shutdown(incoming, ending);
-    let mut serving = tasks.tracker.spawn(serving);
+    let mut serving = parts.serve_sidecars().await?;
+    parts.serve_webhooks(&mut registry).await?;
+    parts.write_status(snapshot.clone());
     let (last, last_watch) = drain::new();
-    let page = admin_page(config, &readiness, registry, snapshot.clone());
-    tasks.tracker.spawn(page.serve(bind("admin", config.admin).await?, last_watch));
-    let writer = StatusWriter {
-        client: client.clone(),
-        pod: cluster.pod.clone(),
-        policy: policy.clone(),
-        objects,
-        snapshot,
-        leadership: led,
-        pods: pods.clone(),
-    };
-    tasks.spawn(writer.run());
+    let page = admin_page(config, &readiness, registry, snapshot);
+    parts.tasks.tracker.spawn(page.serve(bind("admin", config.admin).await?, last_watch));
     info!(listen = %config.listen, admin = %config.admin, "serving");
+    drop(starting);
 
-    let candidate = Candidate::new(client, &cluster.namespace, NAME, me, kubelet, lease.clone());
-    let pod_uid = cluster.pod_uid.clone();
-    let tracker = tasks.tracker.clone();
-    let replica =
-        Replica { pod_uid, policy, pods, metrics, show, leadership, sessions, tasks: tracker };
+    let (candidate, replica) = parts.stand(me, show, leadership);
+    let lease = parts.watches.lease.clone();
     let (stop, stopping) = drain::new();
     let mut leading = pin!(replica.lead(candidate, lease, stopping));
     let mut ended = None;
@@ -155,7 +138,7 @@ pub(crate) async fn run(
     info!("draining");
     let draining = readiness.block("draining");
     let has_failed = serving.is_finished();
-    drop(tasks);
+    drop(parts);
     // The Lease is given back once the last word is spoken, and not before.
     let (_, ended) = tokio::join!(stop.drain(DRAIN_LIMIT + LAST_STEPS), async {
         match ended {
@@ -213,6 +196,118 @@ async fn show_certificates(shown: Shown, mut current: vault::Current) {
             Ok(key) => shown.set(key),
             Err(error) => warn!(%error, "the new certificate cannot be used; the old one is shown"),
         }
+    }
+}
+
+// === impl Parts ===
+
+impl<'a> Parts<'a> {
+    /// Connects to the API server, opens the vault, and starts the watches.
+    async fn start(
+        config: &'a Config,
+        cluster: &'a Cluster,
+        tasks: Tasks,
+        registry: &mut Registry,
+        leadership: watch::Receiver<Leadership>,
+    ) -> anyhow::Result<Parts<'a>> {
+        let client = Client::try_default().await.context("this is no pod of a cluster")?;
+        let names = names(cluster);
+        let (vault, certificates) = Vault::open(client.clone(), &cluster.namespace, names).await?;
+        let shown = Shown::default();
+        shown.set(certificates.borrow().certified_key()?);
+        tasks.spawn(show_certificates(shown.clone(), certificates.clone()));
+        tasks.spawn(vault.run());
+        let watches = watch_all(&client, cluster, &tasks);
+        let metrics = Arc::new(Metrics::register(registry));
+        let sessions = TaskTracker::new();
+        Ok(Parts {
+            config,
+            cluster,
+            client,
+            tasks,
+            shown,
+            certificates,
+            watches,
+            metrics,
+            leadership,
+            sessions,
+        })
+    }
+
+    /// The gRPC listener; it ends when it fails, or with the drain.
+    async fn serve_sidecars(
+        &self,
+    ) -> anyhow::Result<JoinHandle<Result<(), tonic::transport::Error>>> {
+        let pods = self.watches.pods.clone();
+        let key = self.certificates.borrow().ticket_key().to_vec();
+        let identity = Identity::new(self.client.clone(), pods, &key);
+        let service = Service::new(
+            self.leadership.clone(),
+            Some(identity),
+            self.watches.policy.clone(),
+            self.metrics.clone(),
+            self.sessions.clone(),
+        );
+        let listener = bind("listen", self.config.listen).await?;
+        let incoming = connection::tls(listener, self.shown.acceptor(&["h2"])?);
+        let mut ending = self.tasks.drain.clone();
+        let ending = async move {
+            ending.started().await;
+        };
+        let serving = service.into_router().serve_with_incoming_shutdown(incoming, ending);
+        Ok(self.tasks.tracker.spawn(serving))
+    }
+
+    async fn serve_webhooks(&self, registry: &mut Registry) -> anyhow::Result<()> {
+        let port = self.config.listen.port();
+        let knowledge = Knowledge {
+            sidecar: self.cluster.sidecar.clone(),
+            allocator: format!("https://{NAME}.{}.svc:{port}", self.cluster.namespace),
+            certificates: self.certificates.clone(),
+            policy: self.watches.policy.clone(),
+            objects: self.watches.objects.clone(),
+        };
+        let acceptor = self.shown.acceptor(&["h2", "http/1.1"])?;
+        let listener = bind("webhook", self.cluster.webhook).await?;
+        self.tasks.spawn(webhook::serve(listener, acceptor, knowledge, registry)?);
+        Ok(())
+    }
+
+    fn write_status(&self, snapshot: watch::Receiver<Arc<Snapshot>>) {
+        let writer = StatusWriter {
+            client: self.client.clone(),
+            pod: self.cluster.pod.clone(),
+            policy: self.watches.policy.clone(),
+            objects: self.watches.objects.clone(),
+            snapshot,
+            leadership: self.leadership.clone(),
+            pods: self.watches.pods.clone(),
+        };
+        self.tasks.spawn(writer.run());
+    }
+
+    /// What stands for election, and what leads once it is elected.
+    fn stand(
+        &self,
+        me: Me,
+        show: watch::Sender<Arc<Snapshot>>,
+        leadership: watch::Sender<Leadership>,
+    ) -> (Candidate, Replica) {
+        let Watches { kubelet, lease, .. } = &self.watches;
+        let namespace = &self.cluster.namespace;
+        let (client, kubelet) = (self.client.clone(), kubelet.clone());
+        let candidate = Candidate::new(client, namespace, NAME, me, kubelet, lease.clone());
+        let replica = Replica {
+            pod_uid: self.cluster.pod_uid.clone(),
+            policy: self.watches.policy.clone(),
+            pods: self.watches.pods.clone(),
+            metrics: self.metrics.clone(),
+            show,
+            leadership,
+            sessions: self.sessions.clone(),
+            tasks: self.tasks.tracker.clone(),
+        };
+        (candidate, replica)
     }
 }
 

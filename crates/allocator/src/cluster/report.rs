@@ -46,7 +46,7 @@ impl Facts<'_> {
     pub(crate) fn quota_use(&self, quota: &Quota) -> Use {
         let none = WorkloadStatus::default();
         let workload = self.workload(quota).unwrap_or(&none);
-        let budgets = self.policy.providers.values().flat_map(|provider| budgets_of(provider));
+        let budgets = self.policy.providers.values().flat_map(budgets_of);
         let used: Vec<(&Budget, BudgetUse)> = budgets
             .filter(|(limit, _, provider)| quota_uses(quota, provider, limit))
             .map(|(_, budget, _)| {
