@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{demo, local, version};
+use crate::{demo, inject, local, version};
 
 /// Keeps applications inside the rate limits of LLM providers, and keeps the paid-for budget in use.
 #[derive(Debug, Parser)]
@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Run(local::Args),
     #[command(after_help = EMULATOR_EXAMPLES)]
     Emulator(Box<emulator::Args>),
+    Inject(Box<inject::Args>),
     Version(version::Args),
     /// One sidecar, as `weir-sidecar`.
     #[command(hide = true)]
@@ -43,6 +44,7 @@ Start here:
   weir demo                 three ways to one rate limit, side by side, in about a minute
   weir run --policy DIR     Weir in front of a real provider, on this machine
   weir emulator --rpm 60    a provider to test your own application against
+  weir inject -f app.yaml   Weir's sidecar in manifests, for clusters without its webhook
 
 Exit codes: 0 done, 1 failed, 2 the command line makes no sense, 130 interrupted.
 Data goes to stdout, everything else to stderr. NO_COLOR is honoured.";

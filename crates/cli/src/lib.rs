@@ -1,4 +1,5 @@
-//! `weir`, the command line: `demo`, `run`, `emulator`, `version`, and, hidden, the other programs.
+//! `weir`, the command line: `demo`, `run`, `emulator`, `inject`, `version`, and, hidden, the other
+//! programs.
 //!
 //! It links the sidecar, the allocator and the emulator as libraries, and starts them as processes by
 //! executing itself again, so that one build is enough. It decides nothing about quotas, and uses the
@@ -9,6 +10,7 @@ mod args;
 mod child;
 mod demo;
 mod emulate;
+mod inject;
 mod local;
 mod output;
 mod parent;
@@ -51,6 +53,7 @@ async fn command(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(args) => unless_interrupted(signals, Box::pin(demo::demo(args))).await,
         Command::Run(args) => local::run(args, signals).await,
+        Command::Inject(args) => inject::inject(&args).map(|()| ExitCode::SUCCESS),
         Command::Version(args) => version::version(&args).map(|()| ExitCode::SUCCESS),
         Command::Emulator(args) => programs::emulator(*args, signals, cli.exit_with_stdin).await,
         Command::Sidecar(args) => programs::sidecar(*args, signals, cli.exit_with_stdin).await,

@@ -1,5 +1,8 @@
 //! `weir` as a person runs it: its own process, its exit codes, what it prints, what it leaves behind.
 
+#[path = "cli/inject.rs"]
+mod inject;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -32,6 +35,8 @@ fn help_is_for_newcomers_and_what_makes_no_sense_is_a_usage_error() {
         (&["demo", "--help"], 0, "Examples:"),
         (&["run", "--help"], 0, "kind: LLMProvider"),
         (&["emulator", "--help"], 0, "Examples:"),
+        (&["inject", "--help"], 0, "caBundle"),
+        (&["inject", "-f", "-"], 2, "--ca-file"),
         (&[], 2, "Start here:"),
         (&["demo", "--sidecars", "0"], 2, "1..=64"),
         (&["demo", "--overload", "a lot"], 2, "is no number"),

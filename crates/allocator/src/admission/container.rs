@@ -56,6 +56,8 @@ pub(super) fn sidecar(view: &View, settings: &Settings, resources: &Resources) -
         "livenessProbe": probe("/live", 10, 3, 5),
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        // And no other: the API server gives every container the pod's own token, which is nothing to
+        // the sidecar; a second pass takes it away again.
         "volumeMounts": [{"name": VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true}],
     })
 }

@@ -66,8 +66,7 @@ pub fn inject(pod: &Value, namespace: Namespace, settings: &Settings) -> Outcome
     match obstacle::find(&view) {
         Some(obstacle) if wish == Wish::Pod => return Outcome::Refused(vec![obstacle]),
         Some(Violation { path, message }) => {
-            let warning =
-                format!("no sidecar, though the namespace asks for it: {path}: {message}");
+            let warning = format!("no sidecar in this pod: {path}: {message}");
             return Outcome::Untouched { reason: "cannot have one", warnings: vec![warning] };
         }
         None => {}

@@ -163,7 +163,7 @@ impl Webhook {
             Err(violation) => return Ok(answer::refuse(request, &[violation])),
         };
         let objects = (self.objects)();
-        // A thousand quotas are compiled in milliseconds, which other connections need not wait.
+        // A thousand quotas take some ten milliseconds, which other connections need not wait.
         let reviewing = tokio::task::spawn_blocking(move || validate(&change, objects.as_deref()));
         let verdict = reviewing.await.expect("a review does not panic");
         if verdict.errors.is_empty() {

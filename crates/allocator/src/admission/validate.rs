@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crds::compile::{Compiled, Objects, compile};
 use crds::path::{Path, Step};
 use crds::priority_class::{self, LLMPriorityClass};
-use crds::problem::{ObjectId, Problem, Violation};
+use crds::problem::{ObjectId, Problem, Reason, Violation};
 use crds::provider::LLMProvider;
 use crds::quota::LLMQuota;
 use kube::{Resource, ResourceExt};
@@ -114,21 +114,24 @@ fn applied(object: &Object, objects: Option<&Objects>) -> Verdict {
     let Some(objects) = objects.filter(|_| errors.is_empty()) else {
         return Verdict { errors, warnings: Vec::new() };
     };
+    let warnings: Vec<Problem> =
+        warnings.into_iter().filter(|it| !is_premature(object, objects, it)).collect();
+    let (own, others): (Vec<Problem>, Vec<Problem>) =
+        warnings.into_iter().partition(|it| it.object.as_ref() == Some(&reviewed));
+    let own = own.iter().map(Problem::within);
+    let others = brought_about(others, objects);
+    Verdict { errors, warnings: own.chain(others).collect() }
+}
+
+/// Of what is said about other objects, what was not so before.
+fn brought_about(warnings: Vec<Problem>, objects: &Objects) -> Vec<String> {
+    if warnings.is_empty() {
+        return Vec::new();
+    }
     let (Compiled { warnings: before, .. }, _) = compile(objects);
     let before: BTreeSet<Problem> = before.into_iter().collect();
-    let warnings = warnings
-        .into_iter()
-        .filter(|warning| !is_premature(object, objects, warning))
-        .filter_map(|warning| {
-            if warning.object.as_ref() == Some(&reviewed) {
-                Some(Problem { object: None, ..warning }.to_string())
-            } else {
-                // What this change brings about elsewhere.
-                (!before.contains(&warning)).then(|| warning.to_string())
-            }
-        })
-        .collect();
-    Verdict { errors, warnings }
+    let new = warnings.iter().filter(|warning| !before.contains(warning));
+    new.map(ToString::to_string).collect()
 }
 
 /// A class that would be the global default beside another. Compiling blames the later name of the
@@ -148,19 +151,22 @@ fn is_premature(object: &Object, objects: &Objects, warning: &Problem) -> bool {
     if warning.object.as_ref() != Some(&object.id()) {
         return false;
     }
-    let field = |name: &str| Step::Field(name.into());
-    match warning.path.steps() {
-        [spec, limits, Step::Index(_)] if [spec, limits] == [&field("spec"), &field("limits")] => {
+    match warning.reason {
+        Reason::UnusedLimit => {
             let name = provider.name_any();
             let budgets = objects.quotas.iter().flat_map(|quota| &quota.spec.budgets);
             !budgets.into_iter().any(|budget| budget.provider == name)
         }
-        [spec, keys, Step::Index(index), ..]
-            if [spec, keys] == [&field("spec"), &field("keys")] =>
-        {
-            let secret = provider.spec.keys.get(*index).map(|key| &key.secret_ref.name);
+        // A provider refers to nothing but Secrets, by its keys.
+        Reason::MissingReference => {
+            let index = warning.path.steps().iter().find_map(|step| match step {
+                Step::Index(index) => Some(*index),
+                Step::Field(_) => None,
+            });
+            let key = index.and_then(|index| provider.spec.keys.get(index));
             let known = objects.providers.iter().flat_map(|provider| &provider.spec.keys);
-            !known.into_iter().any(|key| Some(&key.secret_ref.name) == secret)
+            let mut names = known.map(|key| &key.secret_ref.name);
+            key.is_some_and(|key| !names.any(|name| *name == key.secret_ref.name))
         }
         _ => false,
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use quota::dimension::Protocol;
+use allocator::admission::Sdk;
 use quota::policy::Provider;
 use serde::Serialize;
 
@@ -30,14 +30,10 @@ pub(crate) fn print(exports: &[Export], form: Output) -> std::io::Result<()> {
 // === impl Export ===
 
 impl Export {
-    /// OpenAI's SDK wants the version in its base URL, Anthropic's adds it itself (`providers.md` 14).
     pub(crate) fn new(provider: &Provider, listen: SocketAddr) -> Export {
-        let (variable, version) = match provider.protocol {
-            Protocol::OpenAi | Protocol::OpenAiCompatible => ("OPENAI_BASE_URL", "/v1"),
-            Protocol::Anthropic => ("ANTHROPIC_BASE_URL", ""),
-        };
+        let sdk = Sdk::of(provider.protocol);
         let name = provider.name.to_string();
-        let base_url = format!("http://{listen}/{name}{version}");
-        Export { provider: name, variable, base_url }
+        let base_url = sdk.base_url(listen, &name);
+        Export { provider: name, variable: sdk.variable(), base_url }
     }
 }
