@@ -134,20 +134,37 @@ fn make(
     let built =
         workspace.target.join(target).join(if profile == "dev" { "debug" } else { profile });
     for (program, _) in programs {
-        let folder = folder(workspace).join("context");
-        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let copy = folder.join(program);
-        fs::copy(built.join(program), &copy).with_context(|| program.to_owned())?;
-        let recipe = format!(
-            "FROM scratch\nCOPY {program} /{program}\nUSER {USER}\nENTRYPOINT [\"/{program}\"]\n"
-        );
-        let archive = self::folder(workspace).join(format!("{program}.tar"));
-        let image = Image { name: program, tag, recipe: &recipe, folder: &folder };
-        image.pack(workspace, &archive)?;
-        fs::remove_file(copy)?;
+        let archive = pack_program(workspace, program, tag, &built.join(program))?;
         println!("localhost/{program}:{tag}: {}", size(&archive)?);
     }
     Ok(())
+}
+
+/// The image of one program; made anew only if the program is another.
+fn pack_program(
+    workspace: &Workspace,
+    program: &str,
+    tag: &str,
+    built: &Path,
+) -> anyhow::Result<PathBuf> {
+    let recipe = format!(
+        "FROM scratch\nCOPY {program} /{program}\nUSER {USER}\nENTRYPOINT [\"/{program}\"]\n"
+    );
+    let content = fs::read(built).with_context(|| built.display().to_string())?;
+    let key = key_of(&[&content, recipe.as_bytes(), tag.as_bytes()]);
+    let archive = folder(workspace).join(format!("{program}.tar"));
+    let stamp = archive.with_extension("key");
+    if archive.is_file() && fs::read_to_string(&stamp).is_ok_and(|it| it == key) {
+        return Ok(archive);
+    }
+    let context = folder(workspace).join(format!("context-{}", std::process::id()));
+    fs::create_dir_all(&context).with_context(|| context.display().to_string())?;
+    fs::copy(built, context.join(program)).with_context(|| built.display().to_string())?;
+    let image = Image { name: program, tag, recipe: &recipe, folder: &context };
+    image.pack(workspace, &archive)?;
+    fs::remove_dir_all(&context).with_context(|| context.display().to_string())?;
+    fs::write(&stamp, key).with_context(|| stamp.display().to_string())?;
+    Ok(archive)
 }
 
 /// Where archives are.
