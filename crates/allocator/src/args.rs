@@ -108,6 +108,38 @@ pub struct ClusterArgs {
     )]
     pub webhook: SocketAddr,
 
+    /// A Secret with tls.crt, tls.key and ca.crt to serve with, as cert-manager keeps one. Without it
+    /// the allocator makes its own certificates, and sets the webhooks' caBundle.
+    #[arg(long, env = "WEIR_ALLOCATOR_CERTIFICATE_SECRET", value_name = "NAME")]
+    pub certificate_secret: Option<String>,
+
     #[command(flatten)]
     pub sidecar: SidecarArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The arguments that the manifests start an allocator with, without the environment's.
+    fn manifest_arguments() -> Vec<String> {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/weir.yaml");
+        let manifest = std::fs::read_to_string(manifest).unwrap();
+        let mut lines = manifest.lines().skip_while(|line| line.trim() != "args:").skip(1);
+        let arguments = std::iter::from_fn(|| lines.next()?.trim().strip_prefix("- --"));
+        arguments.map(|argument| format!("--{argument}")).collect()
+    }
+
+    #[test]
+    fn the_manifests_start_an_allocator_that_knows_its_arguments() {
+        let arguments = manifest_arguments();
+        assert!(arguments.iter().any(|it| it == "--kubernetes"), "{arguments:?}");
+        let of_pod = ["--namespace=n", "--pod=p", "--pod-uid=u", "--pod-ip=10.0.0.1"];
+        let all = std::iter::once("weir-allocator".to_owned())
+            .chain(arguments)
+            .chain(of_pod.map(str::to_owned))
+            .chain(["--certificate-secret=weir-certificate".to_owned()]);
+        let args = Args::try_parse_from(all).unwrap();
+        assert!(args.kubernetes && args.listen.ip().is_unspecified());
+    }
 }

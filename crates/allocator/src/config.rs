@@ -33,6 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) pod_uid: String,
     pub(crate) pod_ip: IpAddr,
     pub(crate) webhook: SocketAddr,
+    /// The Secret that others keep certificates in; `None` if the allocator makes them.
+    pub(crate) certificate_secret: Option<String>,
     #[serde(skip)]
     pub(crate) sidecar: SidecarArgs,
 }
@@ -90,6 +92,7 @@ impl TryFrom<ClusterArgs> for Cluster {
             pod_uid: args.pod_uid.ok_or(Error::Missing("pod-uid"))?,
             pod_ip: args.pod_ip.ok_or(Error::Missing("pod-ip"))?,
             webhook: args.webhook,
+            certificate_secret: args.certificate_secret,
             sidecar: args.sidecar,
         })
     }

@@ -271,7 +271,11 @@ impl Session {
     /// Who is there.
     async fn identify(&self, hello: &Hello) -> Result<Caller, Refusal> {
         if let Some(identity) = &self.identity {
-            let (facts, ticket) = identity.check(hello, &self.metadata).await?;
+            let checked = identity.check(hello, &self.metadata).await;
+            if let Err(refusal) = &checked {
+                identity.tell(hello, refusal).await;
+            }
+            let (facts, ticket) = checked?;
             return Ok(Caller { pod: facts.id(), of: facts.decides(), ticket: Some(ticket) });
         }
         if !self.peer.is_some_and(|peer| peer.ip().is_loopback()) {

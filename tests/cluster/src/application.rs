@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::kubectl::Kubectl;
+use crate::wait;
 
 /// A Deployment of such programs. Its pods carry the label `app: NAME`.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub struct Application {
 }
 
 const ROLLED_OUT: Duration = Duration::from_secs(240);
+const LOGGED: Duration = Duration::from_secs(30);
 
 // === impl Application ===
 
@@ -61,18 +63,29 @@ impl Application {
         Kubectl::apply(&deployment.to_string()).succeeds();
     }
 
-    /// Waits until all pods of its present form are Ready.
+    /// Waits until all pods of its present form are Ready, and those of an earlier one are gone.
     pub fn rolled_out(&self) {
         let timeout = format!("--timeout={}s", ROLLED_OUT.as_secs());
         let name = format!("deployment/{}", self.name);
         self.kubectl(&["rollout", "status", &name, &timeout]).succeeds();
+        let pods = self.kubectl(&["get", "pods", &self.selector(), "--output=name"]);
+        wait::within(ROLLED_OUT, "only pods of the present form are there", || {
+            let count = pods.attempt()?.lines().count();
+            (count == usize::try_from(self.replicas).ok()?).then_some(())
+        });
     }
 
     /// What all of its pods have printed.
     pub fn logs(&self) -> String {
-        let selector = format!("--selector=app={}", self.name);
-        self.kubectl(&["logs", &selector, "--container=app", "--tail=-1", "--max-log-requests=60"])
-            .succeeds()
+        let selector = self.selector();
+        let all = ["logs", &selector, "--container=app", "--tail=-1", "--max-log-requests=60"];
+        let logs = self.kubectl(&all);
+        // A pod may go between the list and its log.
+        wait::within(LOGGED, "the logs can be read", || logs.attempt())
+    }
+
+    fn selector(&self) -> String {
+        format!("--selector=app={}", self.name)
     }
 
     /// `kubectl --namespace ITS` with these arguments.

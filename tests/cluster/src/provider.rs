@@ -1,5 +1,6 @@
 //! An emulated provider as a pod, and what it knows to be true.
 
+use std::ops::Sub;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,9 +23,26 @@ pub struct Truth {
     pub settled: f64,
     /// What there was to take.
     pub on_offer: f64,
+    /// What is left of it at this moment.
+    pub remaining: f64,
 }
 
 const STARTED: Duration = Duration::from_secs(90);
+
+// === impl Truth ===
+
+impl Sub for Truth {
+    type Output = Truth;
+
+    fn sub(self, before: Truth) -> Truth {
+        Truth {
+            refused: self.refused - before.refused,
+            settled: self.settled - before.settled,
+            on_offer: self.on_offer - before.on_offer,
+            remaining: self.remaining,
+        }
+    }
+}
 
 // === impl Provider ===
 
@@ -44,23 +62,21 @@ impl Provider {
         format!("http://emulator.{}.svc:7430", self.namespace.name())
     }
 
-    /// Forgets everything so far.
-    pub fn reset(&self) {
-        let path = self.path("reset");
-        self.namespace.kubectl(&["create", "--raw", &path, "--filename", "/dev/null"]).succeeds();
-    }
-
-    /// What it has counted since, over all limits.
+    /// What it has counted since it started, of calls in OpenAI's language.
     pub fn truth(&self) -> Truth {
         let path = self.path("state");
         let state = Kubectl::new(&["get", "--raw", &path]).succeeds();
         let state: Value = serde_json::from_str(&state).expect("it tells JSON");
-        let limits = state["limits"].as_array().cloned().unwrap_or_default();
+        let mut limits = state["limits"].as_array().cloned().unwrap_or_default();
+        // It speaks Anthropic's language too, with a limit of its own.
+        limits.retain(|it| it["provider"] == "openai");
+        assert!(limits.len() <= 1, "one account with one limit was to be used: {limits:?}");
         let sum = |field: &str| limits.iter().filter_map(|it| it[field].as_f64()).sum::<f64>();
         Truth {
             refused: state["answers"]["429"].as_u64().unwrap_or(0),
             settled: sum("settled"),
             on_offer: sum("on_offer"),
+            remaining: sum("remaining"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The tests on a real cluster, one file per subject.
 
+mod identity;
 mod load;
 mod person;
 mod resources;

@@ -58,19 +58,17 @@ impl Load {
 
     /// Waits until the bucket that was full at the start is used up: from then on the limit binds.
     fn until_used_up(&self) {
-        let throttled = r#"--output=jsonpath={.status.conditions[?(@.type=="Throttled")].reason}"#;
-        let quota = self.namespace.kubectl(&["get", "llmquota", "bulk", throttled]);
         wait::within(Duration::from_secs(240), "the budget is used up", || {
-            quota.attempt().filter(|reason| reason == "BudgetUsedUp")
+            let truth = self.provider.truth();
+            (truth.on_offer > 0.0 && truth.remaining < 10.0).then_some(())
         });
-        self.provider.reset();
     }
 
     /// What the provider counts in a span from now on.
     fn during(&self, span: Duration) -> Truth {
-        self.provider.reset();
+        let before = self.provider.truth();
         sleep(span);
-        self.provider.truth()
+        self.provider.truth() - before
     }
 
     /// What the quotas say that they used in the last minute, together.
@@ -156,7 +154,9 @@ fn thirty_pods_stay_within_the_budget_and_use_it_whatever_happens_to_allocators(
         frozen(&load);
         api_server_away(&load);
     }
+    rolled(&load);
     halved(&load);
+    reinstalled(&load);
     for application in &load.applications {
         let log = application.logs();
         assert!(!log.contains("exception "), "{}: {log}", application.name);
@@ -166,21 +166,21 @@ fn thirty_pods_stay_within_the_budget_and_use_it_whatever_happens_to_allocators(
 /// The leader is killed: another leads in seconds, and no lease lapses.
 fn killed(load: &Load) {
     let (leader, epoch) = (load.weir.leader(), load.weir.epoch());
-    load.provider.reset();
+    let before = load.provider.truth();
     Process::with(&format!("WEIR_ALLOCATOR_POD={leader}")).signal("-KILL");
     let start = Instant::now();
     wait::within(Duration::from_secs(30), "somebody leads again", || {
         (load.weir.epoch() > epoch).then_some(())
     });
     println!("after a kill: led again after {:.1} s", start.elapsed().as_secs_f64());
-    assert_eq!(load.provider.truth().refused, 0);
+    assert_eq!((load.provider.truth() - before).refused, 0);
     println!("and used fully after {:?} more", load.recovered(Duration::from_secs(30)));
 }
 
 /// The leader is frozen, so that nobody confirms its end: its leases run on until another leads.
 fn frozen(load: &Load) {
     let (leader, epoch) = (load.weir.leader(), load.weir.epoch());
-    load.provider.reset();
+    let before = load.provider.truth();
     // The kubelet would kill and report it.
     Part("kubelet").freeze();
     let process = Process::with(&format!("WEIR_ALLOCATOR_POD={leader}"));
@@ -190,7 +190,7 @@ fn frozen(load: &Load) {
         (load.weir.epoch() > epoch).then_some(())
     });
     println!("after silence: led again after {:.1} s", start.elapsed().as_secs_f64());
-    assert_eq!(load.provider.truth().refused, 0);
+    assert_eq!((load.provider.truth() - before).refused, 0);
     println!("and used fully after {:?} more", load.recovered(Duration::from_secs(40)));
     let led = load.weir.epoch();
     process.signal("-CONT");
@@ -203,7 +203,7 @@ fn frozen(load: &Load) {
 /// The API server is away for a moment: nobody notices.
 fn api_server_away(load: &Load) {
     let epoch = load.weir.epoch();
-    load.provider.reset();
+    let before = load.provider.truth();
     Part("kube-apiserver").stop();
     sleep(Duration::from_secs(15));
     Part("kube-apiserver").start();
@@ -211,7 +211,7 @@ fn api_server_away(load: &Load) {
         Kubectl::new(&["get", "--raw", "/readyz"]).attempt()
     });
     let truth = wait::within(Duration::from_secs(60), "the provider is reached again", || {
-        Some(load.provider.truth())
+        Some(load.provider.truth() - before)
     });
     println!("with the API server away: {truth:?}");
     assert_eq!((truth.refused, load.weir.epoch()), (0, epoch));
@@ -232,4 +232,42 @@ fn halved(load: &Load) {
     let most = RPM as f64 / 2.0;
     assert!(truth.settled <= 1.02 * most, "{truth:?}");
     assert!(truth.settled >= 0.95 * most, "{truth:?}");
+}
+
+/// A rolling update of an application: pods leave and come.
+fn rolled(load: &Load) {
+    let before = load.provider.truth();
+    let application = &load.applications[1];
+    let name = format!("deployment/{}", application.name);
+    application.kubectl(&["rollout", "restart", &name]).succeeds();
+    application.rolled_out();
+    let truth = load.provider.truth() - before;
+    println!("in a rolling update: {truth:?}, {:.4} used", truth.settled / truth.on_offer);
+    assert_eq!(truth.refused, 0);
+    assert!(truth.settled >= 0.9 * truth.on_offer, "{truth:?}");
+}
+
+/// Weir is uninstalled and installed again: applications go on, and what people wrote stays.
+fn reinstalled(load: &Load) {
+    let epoch = load.weir.epoch();
+    let before = load.provider.truth();
+    load.weir.uninstall();
+    sleep(Duration::from_secs(20));
+    for kept in ["lease/weir-allocator", "secret/weir-ca"] {
+        load.weir.kubectl(&["get", kept]).succeeds();
+    }
+    let quotas = load.namespace.kubectl(&["get", "llmquota", "--output=name"]).succeeds();
+    assert_eq!(quotas.lines().count(), CLASSES.len());
+    let truth = load.provider.truth() - before;
+    println!("without allocators: {truth:?}");
+    assert_eq!(truth.refused, 0);
+    assert!(truth.settled > 0.3 * truth.on_offer, "{truth:?}");
+    Weir::install();
+    assert!(load.weir.epoch() > epoch);
+    let before = load.provider.truth();
+    sleep(Duration::from_secs(30));
+    let truth = load.provider.truth() - before;
+    println!("after reinstalling: {truth:?}");
+    assert_eq!(truth.refused, 0);
+    assert!(truth.settled > 0.8 * truth.on_offer, "{truth:?}");
 }

@@ -216,7 +216,9 @@ impl<'a> Parts<'a> {
     ) -> anyhow::Result<Parts<'a>> {
         let client = Client::try_default().await.context("this is no pod of a cluster")?;
         let names = names(cluster);
-        let (vault, certificates) = Vault::open(client.clone(), &cluster.namespace, names).await?;
+        let theirs = cluster.certificate_secret.clone();
+        let (vault, certificates) =
+            Vault::open(client.clone(), &cluster.namespace, names, theirs).await?;
         let shown = Shown::default();
         shown.set(certificates.borrow().certified_key()?);
         tasks.spawn(show_certificates(shown.clone(), certificates.clone()));
@@ -244,7 +246,7 @@ impl<'a> Parts<'a> {
     ) -> anyhow::Result<JoinHandle<Result<(), tonic::transport::Error>>> {
         let pods = self.watches.pods.clone();
         let key = self.certificates.borrow().ticket_key().to_vec();
-        let identity = Identity::new(self.client.clone(), pods, &key);
+        let identity = Identity::new(self.client.clone(), pods, &key, &self.cluster.pod);
         let service = Service::new(
             self.leadership.clone(),
             Some(identity),

@@ -115,6 +115,21 @@ impl Certificates {
         })
     }
 
+    /// The same, but shown and trusted is what another made, cert-manager for example: `tls.crt`,
+    /// `tls.key` and `ca.crt` of a Secret.
+    pub(crate) fn shown_from(&self, secret: &Secret) -> Result<Certificates, Error> {
+        let text = |name| text_of(secret, name);
+        let theirs = Certificates {
+            ca: text(CA)?,
+            certificate: text(CERTIFICATE)?,
+            key: text(KEY)?,
+            ..self.clone()
+        };
+        // Whatever cannot be served is refused here, while there still is something else to serve.
+        theirs.certified_key()?;
+        Ok(theirs)
+    }
+
     /// What clients trust, as PEM.
     pub(crate) fn ca(&self) -> &str {
         &self.ca
@@ -135,17 +150,13 @@ impl Certificates {
 
     /// What a Secret holds.
     pub(crate) fn of(secret: &Secret) -> Result<Certificates, Error> {
-        let bytes = |name| {
-            let entry = secret.data.as_ref().and_then(|data| data.get(name));
-            entry.map(|entry| entry.0.clone()).ok_or(Error::Missing(name))
-        };
-        let text = |name| String::from_utf8(bytes(name)?).map_err(|_| Error::Missing(name));
+        let text = |name| text_of(secret, name);
         Ok(Certificates {
             ca: text(CA)?,
             ca_key: text(CA_KEY)?,
             certificate: text(CERTIFICATE)?,
             key: text(KEY)?,
-            ticket_key: bytes(TICKET_KEY)?,
+            ticket_key: bytes_of(secret, TICKET_KEY)?,
             renew_at: text(RENEW_AT)?.parse().map_err(|_| Error::Missing(RENEW_AT))?,
             names: text(NAMES)?,
         })
@@ -177,6 +188,15 @@ impl Certificates {
             ..Secret::default()
         }
     }
+}
+
+fn bytes_of(secret: &Secret, name: &'static str) -> Result<Vec<u8>, Error> {
+    let entry = secret.data.as_ref().and_then(|data| data.get(name));
+    entry.map(|entry| entry.0.clone()).ok_or(Error::Missing(name))
+}
+
+fn text_of(secret: &Secret, name: &'static str) -> Result<String, Error> {
+    String::from_utf8(bytes_of(secret, name)?).map_err(|_| Error::Missing(name))
 }
 
 /// Always the same, so that a certificate can be issued with nothing but the authority's key.
@@ -253,6 +273,18 @@ mod tests {
         assert!(first.renewed(&names(), NOW).unwrap().is_none());
         let moved = vec!["weir-allocator.elsewhere.svc".to_owned()];
         assert!(first.renewed(&moved, NOW).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_another_made_is_shown_and_trusted_under_our_own_ticket_key() {
+        let (ours, theirs) = (made(), made());
+        let secret = theirs.clone().into_secret("weir-certificate", None);
+        let shown = ours.shown_from(&secret).unwrap();
+        assert!(is_trusted(theirs.ca(), &shown, &names()[0], NOW));
+        assert!(shown.ca() == theirs.ca() && shown.ticket_key() == ours.ticket_key());
+        let mut broken = secret;
+        broken.data.as_mut().unwrap().insert(KEY.to_owned(), ByteString(b"no key".to_vec()));
+        assert!(ours.shown_from(&broken).is_err());
     }
 
     #[test]

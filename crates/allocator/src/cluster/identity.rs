@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::PostParams;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use service::clock::unix_now;
 use tokio::time::timeout;
@@ -24,6 +26,7 @@ pub(crate) struct Identity {
     reviews: Api<TokenReview>,
     pods: Pods,
     ticket_key: Vec<u8>,
+    recorder: Recorder,
 }
 
 /// The token's audience: a token for anything else is not for us.
@@ -40,8 +43,38 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 // === impl Identity ===
 
 impl Identity {
-    pub(crate) fn new(client: Client, pods: Pods, ticket_key: &[u8]) -> Identity {
-        Identity { reviews: Api::all(client), pods, ticket_key: ticket_key.to_vec() }
+    /// `pod` is this allocator's own.
+    pub(crate) fn new(client: Client, pods: Pods, ticket_key: &[u8], pod: &str) -> Identity {
+        let reporter = Reporter { controller: "weir-allocator".into(), instance: Some(pod.into()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Identity { reviews: Api::all(client), pods, ticket_key: ticket_key.to_vec(), recorder }
+    }
+
+    /// Tells people of a refusal by an Event on the pod that the sidecar said it is, if there is one:
+    /// whoever can reach the allocator must not be able to fill the cluster with Events about anything.
+    pub(crate) async fn tell(&self, hello: &Hello, refusal: &Refusal) {
+        let Hello { namespace, pod, pod_uid, .. } = hello;
+        if self.pods.get(namespace, pod, pod_uid).is_none() {
+            return;
+        }
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(namespace.clone()),
+            name: Some(pod.clone()),
+            uid: Some(pod_uid.clone()),
+            ..ObjectReference::default()
+        };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "SidecarRefused".into(),
+            note: Some(refusal.to_string()),
+            action: "Identify".into(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &about).await {
+            warn!(%error, "an event could not be written");
+        }
     }
 
     /// The pod behind a greeting, and a ticket for its next one.

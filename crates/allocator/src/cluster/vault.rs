@@ -3,6 +3,7 @@
 //!
 //! The webhooks' `caBundle` is kept in step with it, so that nothing else need be installed.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::cluster::certificates::Certificates;
+use crate::cluster::certificates::{self, Certificates};
 
 /// What is in force; clones share it.
 pub(crate) type Current = watch::Receiver<Arc<Certificates>>;
@@ -38,6 +39,8 @@ pub(crate) struct Vault {
     client: Client,
     api: Api<Secret>,
     names: Vec<String>,
+    /// The Secret of certificates that others make; then ours holds the key of tickets only.
+    theirs: Option<String>,
     current: watch::Sender<Arc<Certificates>>,
 }
 
@@ -46,8 +49,12 @@ const SECRET: &str = "weir-ca";
 /// The webhooks' configurations, of the names that the chart gives them.
 const INJECTOR: &str = "weir-injector";
 const VALIDATOR: &str = "weir-policy";
+/// Who has written what, as the API server notes it.
+const MANAGER: &str = "weir-allocator";
 /// How often the certificate's age is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+/// While somebody else makes a certificate.
+const WAIT: Duration = Duration::from_secs(2);
 /// Replicas that start together write together; one of them wins each time.
 const TRIES: u32 = 10;
 const RETRY: Duration = Duration::from_millis(300);
@@ -55,22 +62,61 @@ const RETRY: Duration = Duration::from_millis(300);
 // === impl Vault ===
 
 impl Vault {
-    /// Reads the Secret, or makes it. `names` are what certificates are for.
+    /// Reads the Secret, or makes it. `names` are what certificates are for; `theirs` is the Secret of
+    /// those that another makes.
     pub(crate) async fn open(
         client: Client,
         namespace: &str,
         names: Vec<String>,
+        theirs: Option<String>,
     ) -> anyhow::Result<(Vault, Current)> {
-        let api = Api::namespaced(client.clone(), namespace);
-        let first = read_or_make(&api, &names).await?;
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let mut first = read_or_make(&api, &names).await?;
+        if let Some(name) = &theirs {
+            // cert-manager may take its time; the pod is not ready meanwhile, and says why.
+            let secret = loop {
+                match api.get_opt(name).await? {
+                    Some(secret) => break secret,
+                    None => {
+                        info!(secret = name, "waiting for the certificate's Secret");
+                        sleep(WAIT).await;
+                    }
+                }
+            };
+            first = first.shown_from(&secret).with_context(|| {
+                format!("Secret {name} does not hold tls.crt, tls.key and ca.crt that can be used")
+            })?;
+        }
         let (current, receiver) = watch::channel(Arc::new(first));
-        Ok((Vault { client, api, names, current }, receiver))
+        Ok((Vault { client, api, names, theirs, current }, receiver))
     }
 
     /// Follows the Secret and the webhooks for as long as it is polled.
     pub(crate) async fn run(self) {
+        match self.theirs.clone() {
+            // Both webhooks' watches are in it.
+            None => Box::pin(self.keep_ours()).await,
+            Some(name) => self.follow_theirs(&name).await,
+        }
+    }
+
+    async fn follow_theirs(&self, name: &str) {
+        let mut secrets = pin!(watch_object(self.api.clone(), name).default_backoff());
+        while let Some(told) = secrets.next().await {
+            match told {
+                Ok(Some(secret)) => {
+                    let read = self.current.borrow().shown_from(&secret);
+                    self.set(name, read);
+                }
+                Ok(None) => warn!(secret = name, "it was deleted; what was in it stays in use"),
+                Err(error) => warn!(secret = name, %error, "its watch failed; it starts anew"),
+            }
+        }
+    }
+
+    async fn keep_ours(&self) {
         let secrets = watch_object(self.api.clone(), SECRET).default_backoff();
-        let mut secrets = std::pin::pin!(secrets);
+        let mut secrets = pin!(secrets);
         let injector =
             keep_ca_bundle::<MutatingWebhookConfiguration>(&self.client, INJECTOR, &self.current);
         let validator = keep_ca_bundle::<ValidatingWebhookConfiguration>(
@@ -78,12 +124,12 @@ impl Vault {
             VALIDATOR,
             &self.current,
         );
-        let (mut injector, mut validator) = (std::pin::pin!(injector), std::pin::pin!(validator));
+        let (mut injector, mut validator) = (pin!(injector), pin!(validator));
         loop {
             // All arms are cancel-safe; the two that keep bundles never end.
             tokio::select! {
                 Some(told) = secrets.next() => match told {
-                    Ok(Some(secret)) => self.take(&secret),
+                    Ok(Some(secret)) => self.set(SECRET, Certificates::of(&secret)),
                     Ok(None) => self.restore().await,
                     Err(error) => warn!(%error, "the watch of the Secret {SECRET} failed; it starts anew"),
                 },
@@ -94,8 +140,8 @@ impl Vault {
         }
     }
 
-    fn take(&self, secret: &Secret) {
-        match Certificates::of(secret) {
+    fn set(&self, name: &str, read: Result<Certificates, certificates::Error>) {
+        match read {
             Ok(read) => {
                 self.current.send_if_modified(|current| {
                     let is_new = **current != read;
@@ -106,7 +152,7 @@ impl Vault {
                 });
             }
             Err(error) => {
-                error!(%error, "the Secret {SECRET} is damaged; what was in it before stays in use")
+                error!(secret = name, %error, "it is damaged; what was in it before stays in use");
             }
         }
     }
@@ -200,7 +246,7 @@ where
 {
     let api = Api::<K>::all(client.clone());
     let mut current = current.subscribe();
-    let mut events = std::pin::pin!(watch_object(api.clone(), name).default_backoff());
+    let mut events = pin!(watch_object(api.clone(), name).default_backoff());
     let mut seen: Option<K> = None;
     loop {
         // Both arms are cancel-safe.
@@ -216,7 +262,8 @@ where
             continue;
         };
         let patch = kube::api::Patch::<()>::Json(patch);
-        match api.patch(name, &PatchParams::default(), &patch).await {
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        match api.patch(name, &params, &patch).await {
             Ok(_) => info!(webhook = name, "the API server trusts this allocator's certificates"),
             Err(error) => {
                 warn!(webhook = name, %error, "caBundle could not be set; it is tried again")
