@@ -126,7 +126,7 @@ impl Lease {
             };
             // Once until something changes: an allocator that is away for an hour fills no log.
             if !std::mem::replace(&mut quiet, true) {
-                let cause = std::error::Error::source(&ended).map(ToString::to_string);
+                let cause = causes(&ended);
                 warn!(allocator = %self.config.allocator, reason = %ended, cause, "no allocator; dialling until one answers");
             }
             let pause = match ended {
@@ -287,6 +287,13 @@ async fn goodbye(
         warn!("the allocator did not take this sidecar's goodbye");
     }
     Ended::Finished
+}
+
+/// What is behind an error, down to the first cause: "transport error" alone helps nobody.
+fn causes(error: &dyn std::error::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    (!causes.is_empty()).then(|| causes.join(": "))
 }
 
 /// True if nobody need do anything for the next session to be taken.

@@ -23,8 +23,6 @@ pub struct Truth {
     pub settled: f64,
     /// What there was to take.
     pub on_offer: f64,
-    /// What is left of it at this moment.
-    pub remaining: f64,
 }
 
 const STARTED: Duration = Duration::from_secs(90);
@@ -39,7 +37,6 @@ impl Sub for Truth {
             refused: self.refused - before.refused,
             settled: self.settled - before.settled,
             on_offer: self.on_offer - before.on_offer,
-            remaining: self.remaining,
         }
     }
 }
@@ -76,7 +73,6 @@ impl Provider {
             refused: state["answers"]["429"].as_u64().unwrap_or(0),
             settled: sum("settled"),
             on_offer: sum("on_offer"),
-            remaining: sum("remaining"),
         }
     }
 

@@ -8,7 +8,7 @@ use cluster_tests::wait;
 use cluster_tests::weir::Weir;
 use serde_json::{Value, json};
 
-const KEY: &str = "sk-a-key-that-nobody-may-see";
+const KEY: &str = "the-key-that-nobody-may-see";
 const TOLD: Duration = Duration::from_secs(60);
 
 /// A pod that runs a sidecar by hand, with a token from wherever `volume` has it.
@@ -144,7 +144,8 @@ spec:
         Kubectl::new(&["get", "--raw", &path]).succeeds()
     };
     let shown = [config("entitled"), config("without-quota"), config("thief")];
-    assert!(shown[0].contains("\"identity\"") && !shown[1].contains("\"identity\""), "{shown:?}");
+    assert!(shown[0].contains(r#""providers":[{"name":"identity""#), "{shown:?}");
+    assert!(shown[1..].iter().all(|shown| shown.contains(r#""providers":[]"#)), "{shown:?}");
     let yaml = namespace.kubectl(&["get", "pods,llmquota,events", "--output=yaml"]).succeeds();
     let allocators = ["logs", "--selector=app.kubernetes.io/component=allocator", "--tail=-1"];
     let allocators = weir.kubectl(&allocators).succeeds();

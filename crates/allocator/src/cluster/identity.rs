@@ -14,7 +14,7 @@ use service::clock::unix_now;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tracing::warn;
-use wire::Hello;
+use wire::{Hello, RefusedReason};
 
 use crate::cluster::pods::{PodFacts, Pods};
 use crate::cluster::ticket::{self, Proven};
@@ -54,7 +54,10 @@ impl Identity {
     /// whoever can reach the allocator must not be able to fill the cluster with Events about anything.
     pub(crate) async fn tell(&self, hello: &Hello, refusal: &Refusal) {
         let Hello { namespace, pod, pod_uid, .. } = hello;
-        if self.pods.get(namespace, pod, pod_uid).is_none() {
+        // What passes by itself is no news.
+        if refusal.reason() != RefusedReason::Identity
+            || self.pods.get(namespace, pod, pod_uid).is_none()
+        {
             return;
         }
         let about = ObjectReference {
@@ -105,7 +108,8 @@ impl Identity {
     async fn review(&self, metadata: &MetadataMap) -> Result<Proven, Refusal> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|text| text.strip_prefix("Bearer "));
-        let token = token.filter(|it| it.len() <= TOKEN_MAX).ok_or(Refusal::NoToken)?;
+        let token = token.map(str::trim).filter(|it| (1..=TOKEN_MAX).contains(&it.len()));
+        let token = token.ok_or(Refusal::NoToken)?;
         let spec = TokenReviewSpec {
             token: Some(token.to_owned()),
             audiences: Some(vec![AUDIENCE.to_owned()]),

@@ -26,15 +26,35 @@ impl Recent {
         self.forget(second);
     }
 
-    /// The sum of the last minute.
+    /// The sum of the last sixty whole seconds: the one that goes on would make it too small.
     pub(super) fn sum(&mut self, now: Time) -> Amount {
-        self.forget(now.as_nanos() / 1_000_000_000);
-        self.seconds.iter().map(|(_, amount)| *amount).sum()
+        let second = now.as_nanos() / 1_000_000_000;
+        self.forget(second);
+        self.seconds.iter().filter(|(at, _)| *at < second).map(|(_, amount)| *amount).sum()
     }
 
     fn forget(&mut self, second: u64) {
-        while self.seconds.front().is_some_and(|(at, _)| at + RECENT_SECONDS <= second) {
+        while self.seconds.front().is_some_and(|(at, _)| at + RECENT_SECONDS < second) {
             self.seconds.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_rate_is_told_as_it_is_at_every_moment() {
+        let mut recent = Recent::default();
+        // Ten a second, for two minutes.
+        for tenth in 0..1_200 {
+            recent.add(Time::from_millis(tenth * 100), Amount::from_units(1));
+        }
+        for millis in [119_000, 119_500, 119_999] {
+            assert_eq!(recent.sum(Time::from_millis(millis)), Amount::from_units(600), "{millis}");
+        }
+        assert_eq!(recent.sum(Time::from_millis(121_000)), Amount::from_units(590));
+        assert_eq!(recent.sum(Time::from_millis(200_000)), Amount::ZERO);
     }
 }

@@ -15,6 +15,9 @@ pub(crate) struct Need {
 /// Where programs and plugins are looked for beside the path: root's are not always on it.
 pub(crate) const FOLDERS: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/lib/cni"];
 
+/// One controller of the first version stands for all.
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup/memory";
+
 /// Installs what of `needs` is missing, if this is Debian and we may; an error says what is missing.
 pub(crate) fn need(needs: &[Need]) -> anyhow::Result<()> {
     possible(needs)?;
@@ -35,6 +38,12 @@ pub(crate) fn need(needs: &[Need]) -> anyhow::Result<()> {
 pub(crate) fn possible(needs: &[Need]) -> anyhow::Result<()> {
     ensure!(cfg!(target_os = "linux"), "a cluster runs on Linux only");
     ensure!(rustix::process::geteuid().is_root(), "a cluster needs root, for its namespaces");
+    ensure!(may_unshare(), "this root may not make namespaces, which a cluster lives in");
+    ensure!(
+        has_control_groups(),
+        "a cluster needs control groups of the first version that can be written to: with the second \
+         one this was never tried"
+    );
     ensure!(is_on_path("go"), "go is missing (https://go.dev/dl): Kubernetes is built with it");
     let missing: Vec<&Need> = needs.iter().filter(|need| !need.is_there()).collect();
     if missing.is_empty() || is_on_path("apt-get") {
@@ -42,6 +51,19 @@ pub(crate) fn possible(needs: &[Need]) -> anyhow::Result<()> {
     }
     let missing: Vec<&str> = missing.iter().map(|need| need.program).collect();
     bail!("missing, and there is no apt-get to install them with: {}", missing.join(", "))
+}
+
+/// Root in a container often may not.
+fn may_unshare() -> bool {
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"]);
+    probe.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The kubelet makes groups of its own for pods.
+fn has_control_groups() -> bool {
+    let probe = Path::new(CONTROL_GROUPS).join(format!("weir-probe-{}", std::process::id()));
+    std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe)).is_ok()
 }
 
 fn apt(arguments: &[&str]) -> anyhow::Result<()> {
