@@ -74,8 +74,11 @@ pub(crate) fn tls(
                 (stream, place) = accept(&listener, &places) => {
                     handshakes.spawn(handshake(acceptor.clone(), stream, place));
                 }
-                Some(Ok(Some(connection))) = handshakes.join_next() => {
-                    return Some((Ok(connection), (listener, places, handshakes, acceptor)));
+                Some(ended) = handshakes.join_next() => {
+                    if let Ok(Some(connection)) = ended {
+                        let state = (listener, places, handshakes, acceptor);
+                        return Some((Ok(connection), state));
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
@@ -43,7 +45,12 @@ pub(crate) struct Service {
     policy: watch::Receiver<Arc<Current>>,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
+    /// Holds a token for each session that is open.
     sessions: TaskTracker,
+    /// All streams, those included that are not sessions yet.
+    streams: TaskTracker,
+    /// Greetings so far.
+    arrivals: Arc<AtomicU64>,
 }
 
 /// Whether this allocator leads, and who does if not.
@@ -69,6 +76,8 @@ struct Session {
     out: mpsc::Sender<FromAllocator>,
     close: CancellationToken,
     inbound: Streaming<ToAllocator>,
+    sessions: TaskTracker,
+    arrivals: Arc<AtomicU64>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -77,6 +86,8 @@ struct Opened {
     ledger: Handle,
     key: SessionKey,
     of: Pod,
+    /// Whoever waits for the end of all sessions waits for this one.
+    _open: TaskTrackerToken,
 }
 
 /// Why a session ends before its sidecar ends it.
@@ -138,6 +149,8 @@ impl Service {
             metrics,
             places: Arc::new(Semaphore::new(SESSIONS_MAX)),
             sessions,
+            streams: TaskTracker::new(),
+            arrivals: Arc::default(),
         }
     }
 
@@ -176,9 +189,11 @@ impl Allocator for Service {
                     out,
                     close: CancellationToken::new(),
                     inbound: request.into_inner(),
+                    sessions: self.sessions.clone(),
+                    arrivals: self.arrivals.clone(),
                     _place: place,
                 };
-                self.sessions.spawn(session.serve());
+                self.streams.spawn(session.serve());
             }
             Err(_) => {
                 self.metrics.refused(Refusal::Busy.reason());
@@ -232,6 +247,7 @@ impl Session {
         if hello.highest_epoch_seen > EPOCH_MAX {
             return Err(Refusal::Epoch(hello.highest_epoch_seen).into());
         }
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
         let ledger = self.leader().await?;
         let Caller { pod, of, ticket } = self.identify(&hello).await?;
         let policy = self.policy.borrow_and_update().policy.clone();
@@ -243,17 +259,19 @@ impl Session {
             run: Run { boot: hello.boot_id, process },
             is_proven: ticket.is_some(),
             highest_epoch_seen: hello.highest_epoch_seen,
+            arrival,
             greeting: reach::for_pod(&policy, &of),
             of: of.clone(),
             out: self.out.clone(),
             close: self.close.clone(),
         };
+        let open = self.sessions.token();
         let key = ledger.open(applicant).await??;
         if let Some(ticket) = ticket {
             // Without it the next session asks the API server: no harm.
             let _ = self.out.try_send(FromAllocator::Ticket(ticket));
         }
-        Ok(Opened { ledger, key, of })
+        Ok(Opened { ledger, key, of, _open: open })
     }
 
     /// The way to the ledger, if it is here.

@@ -43,8 +43,13 @@ pub(crate) struct Leader {
     /// surely ended.
     silent: BTreeMap<PodId, Time>,
     last_session: u64,
+    /// When each pod's last session was greeted, in the order of greetings.
+    arrivals: BTreeMap<PodId, u64>,
     metrics: Arc<Metrics>,
 }
+
+/// How far ahead of the record another leader can have come: one takeover every two seconds for an hour.
+const EPOCHS_AHEAD: u64 = 1_800;
 
 /// Stands for pods that a lost or old record does not name: it is missing until all they may hold has
 /// ended. No pod can have this name.
@@ -74,6 +79,7 @@ impl Leader {
             watched: JoinSet::new(),
             silent: BTreeMap::new(),
             last_session: 0,
+            arrivals: BTreeMap::new(),
             metrics,
         };
         let roster: Vec<(PodId, Run)> =
@@ -109,8 +115,12 @@ impl Leader {
             self.refuse_duplicate(&pod, run)?;
         }
         let before = self.state.record().run(&pod);
-        if self.is_foreign(applicant.highest_epoch_seen, before == Some(run)) {
-            self.outbid(now, &pod, applicant.highest_epoch_seen);
+        let seen = applicant.highest_epoch_seen;
+        self.refuse_stale(&applicant, before)?;
+        // A Lease is taken over the version that was read, so that nobody else can have our epoch: there,
+        // only a higher one is another's.
+        if self.is_foreign(seen, before == Some(run) || applicant.is_proven) {
+            self.outbid(now, &pod, seen);
         }
         // A new run in the place of one that is known to have ended: by its process, or because a
         // container of a pod has one run at a time.
@@ -125,6 +135,7 @@ impl Leader {
         if before != Some(run) {
             self.watch(&pod, run);
         }
+        self.arrivals.insert(pod.clone(), applicant.arrival);
         self.last_session += 1;
         let session = Session::new(self.last_session, applicant);
         let quota = workload(&self.policy, &session);
@@ -277,6 +288,21 @@ impl Leader {
 
     // --- who is who ---
 
+    /// A greeting that took its time (a token had to be checked) may be of a run that has ended
+    /// meanwhile; and an epoch far above ours is garbage, which must not be outbid.
+    fn refuse_stale(&self, applicant: &Applicant, before: Option<Run>) -> Result<(), Refusal> {
+        let last = self.arrivals.get(&applicant.pod).copied().unwrap_or(0);
+        let is_other = before.is_some_and(|before| before.boot != applicant.run.boot);
+        if is_other && applicant.arrival < last {
+            return Err(Refusal::Stale);
+        }
+        let (seen, ours) = (applicant.highest_epoch_seen, self.state.record().epoch());
+        if applicant.is_proven && seen.0 > ours.0.saturating_add(EPOCHS_AHEAD) {
+            return Err(Refusal::Epoch(seen));
+        }
+        Ok(())
+    }
+
     /// One name, one process: a second one would double what the pod holds.
     fn refuse_duplicate(&self, pod: &PodId, run: Run) -> Result<(), Refusal> {
         let Some(before) = self.state.record().run(pod).filter(|it| it.boot != run.boot) else {
@@ -344,6 +370,7 @@ impl Leader {
     fn forget(&mut self, pod: &PodId) {
         self.close(pod);
         self.silent.remove(pod);
+        self.arrivals.remove(pod);
         self.state.update(|record| record.remove_pod(pod));
     }
 
@@ -421,7 +448,7 @@ fn workload(policy: &Policy, session: &Session) -> Option<Name> {
 }
 
 /// Days since the Unix epoch.
-fn today() -> u64 {
+pub(crate) fn today() -> u64 {
     service::clock::unix_now().as_secs() / DAY.as_secs()
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
     NoSuchPod(String),
     #[error("the API server does not answer, so the token cannot be checked; trying again helps")]
     NoReview,
+    #[error("another run of this sidecar has greeted since")]
+    Stale,
     #[error("no allocator leads at this moment; trying again helps")]
     NoLeader,
     #[error("another sidecar of the name {pod} is alive{}: end it, or choose another --pod", of(*.pid))]
@@ -68,7 +70,9 @@ impl Refusal {
             | Refusal::Epoch(_)
             | Refusal::Hello
             | Refusal::Silent => RefusedReason::BadMessage,
-            Refusal::Busy | Refusal::NoReview | Refusal::NoLeader => RefusedReason::Busy,
+            Refusal::Busy | Refusal::NoReview | Refusal::NoLeader | Refusal::Stale => {
+                RefusedReason::Busy
+            }
         }
     }
 }

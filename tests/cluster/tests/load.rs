@@ -29,15 +29,16 @@ const BEFORE_PROBES: Duration = Duration::from_secs(15);
 const JUDGED: Duration = Duration::from_secs(90);
 
 /// The load, for as long as it lives.
-struct Load {
-    weir: Weir,
-    provider: Provider,
+pub(crate) struct Load {
+    pub(crate) weir: Weir,
+    pub(crate) provider: Provider,
     namespace: Namespace,
     applications: Vec<Application>,
 }
 
 impl Load {
-    fn start() -> Load {
+    /// Starts it, and waits until the limit binds.
+    pub(crate) fn start() -> Load {
         let weir = Weir::install();
         let provider = Provider::start("load-provider", RPM);
         let namespace = Namespace::new("load");
@@ -86,7 +87,7 @@ impl Load {
     }
 
     /// Waits until the budget is used fully again, in spans of two seconds.
-    fn recovered(&self, within: Duration) -> Duration {
+    pub(crate) fn recovered(&self, within: Duration) -> Duration {
         let start = Instant::now();
         loop {
             let truth = self.during(Duration::from_secs(2));

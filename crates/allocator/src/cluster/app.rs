@@ -71,7 +71,7 @@ struct Watches {
     policy: watch::Receiver<Arc<Current>>,
     objects: watch::Receiver<Arc<Objects>>,
     missing: Missing,
-    lease: watch::Receiver<Seen>,
+    lease: Arc<watch::Sender<Seen>>,
 }
 
 /// Tasks of the process, and the word that ends them.
@@ -128,7 +128,7 @@ pub(crate) async fn run(
     drop(starting);
 
     let (candidate, replica) = parts.stand(me, show, leadership);
-    let lease = parts.watches.lease.clone();
+    let lease = parts.watches.lease.subscribe();
     let (stop, stopping) = drain::new();
     let mut leading = pin!(replica.lead(candidate, lease, stopping));
     let mut ended = None;
@@ -349,7 +349,10 @@ impl Replica {
             _ = known => {}
             _ = drain.started() => return Ok(()),
         }
-        self.pods.complete().await;
+        tokio::select! {
+            () = self.pods.complete() => {}
+            _ = drain.started() => return Ok(()),
+        }
         loop {
             self.follow(&seen.borrow_and_update());
             let term = {
@@ -401,6 +404,8 @@ impl Replica {
         self.leadership.send_replace(Leadership::Leading(handle));
         let ended = ledger.run(drain).await;
         self.leadership.send_replace(Leadership::Following(None));
+        // What this replica knows is not true any more.
+        self.show.send_replace(Arc::default());
         // Nothing is heard from this term any more before another may begin.
         self.sessions.close();
         match timeout(DRAIN_LIMIT, self.sessions.wait()).await {

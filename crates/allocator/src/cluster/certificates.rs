@@ -151,7 +151,7 @@ impl Certificates {
     /// What a Secret holds.
     pub(crate) fn of(secret: &Secret) -> Result<Certificates, Error> {
         let text = |name| text_of(secret, name);
-        Ok(Certificates {
+        let read = Certificates {
             ca: text(CA)?,
             ca_key: text(CA_KEY)?,
             certificate: text(CERTIFICATE)?,
@@ -159,7 +159,9 @@ impl Certificates {
             ticket_key: bytes_of(secret, TICKET_KEY)?,
             renew_at: text(RENEW_AT)?.parse().map_err(|_| Error::Missing(RENEW_AT))?,
             names: text(NAMES)?,
-        })
+        };
+        read.certified_key()?;
+        Ok(read)
     }
 
     /// The Secret that holds them, over the version that was read.

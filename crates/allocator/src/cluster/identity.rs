@@ -36,6 +36,9 @@ const TOKEN_MAX: usize = 16 * 1024;
 /// A sidecar tries again soon.
 const REVIEW_WITHIN: Duration = Duration::from_secs(3);
 
+/// For an Event; it is not worth more.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
 const USER_PREFIX: &str = "system:serviceaccount:";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -75,8 +78,11 @@ impl Identity {
             action: "Identify".into(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &about).await {
-            warn!(%error, "an event could not be written");
+        // The sidecar waits for its refusal.
+        match timeout(TOLD_WITHIN, self.recorder.publish(&event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "an event could not be written"),
+            Err(_) => warn!("the API server did not take an event in time"),
         }
     }
 

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::RwLock;
+use service::clock::unix_now;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -27,6 +28,8 @@ pub(crate) struct Kubelet {
 /// The name of the allocator's container in its pod.
 const CONTAINER: &str = "allocator";
 const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
+/// Reports of the kubelet are behind by a second or two.
+const NAMED_AFTER: Duration = Duration::from_secs(5);
 /// The program starts this soon after its container; the report's time has whole seconds.
 const STARTS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -71,6 +74,10 @@ impl Kubelet {
         started: Duration,
         before: &str,
     ) -> Option<String> {
+        // A run of a second before this one is still in reports for a moment.
+        if unix_now() < started + NAMED_AFTER {
+            return None;
+        }
         let pods = self.pods.read();
         let pod = pods.objects().find(|pod| pod.uid().as_deref() == Some(pod_uid))?;
         running_since(pod, started).filter(|id| id != before)

@@ -8,6 +8,8 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde::{Deserialize, Serialize};
 
+use crate::record::Record;
+
 /// What the Lease object holds of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -73,13 +75,23 @@ const RECORD: &str = "weir.dev/record";
 
 /// What a candidate may do, given what it sees. `unchanged_for` counts on the candidate's own clock,
 /// since it saw the object change: timestamps of others are never compared. `has_ended` is the
-/// kubelet's word on the holder's container.
+/// kubelet's word on the holder's container. `is_old` says that a higher epoch has been seen than the
+/// object tells: it was deleted, or restored from a copy, and what it says of its holder is not true;
+/// somebody may lead.
 pub(crate) fn decide(
     held: Option<&Held>,
     pod_uid: &str,
     unchanged_for: Duration,
     has_ended: bool,
+    is_old: bool,
 ) -> Verdict {
+    if is_old {
+        return if unchanged_for >= DURATION {
+            Verdict::Acquire(Ground::Silence)
+        } else {
+            Verdict::Wait((DURATION - unchanged_for).min(RETRY))
+        };
+    }
     let Some(held) = held else { return Verdict::Acquire(Ground::FirstUse) };
     match &held.holder {
         None if held.is_readable => Verdict::Acquire(Ground::Released),
@@ -93,6 +105,12 @@ pub(crate) fn decide(
 // === impl Held ===
 
 impl Held {
+    /// The epoch that the record tells; 0 if it tells none.
+    pub(crate) fn epoch(&self) -> u64 {
+        let record = self.record.as_deref().map(|text| Record::from_json(text.as_bytes()));
+        record.and_then(Result::ok).map_or(0, |record| record.epoch().0)
+    }
+
     pub(crate) fn of(lease: &Lease) -> Held {
         let annotation = |name| lease.metadata.annotations.as_ref().and_then(|all| all.get(name));
         let is_released = lease
@@ -170,7 +188,14 @@ mod tests {
             (Some(&broken), old, false, acquire(Ground::Silence)),
         ] {
             let told = format!("{lease:?} {unchanged:?} {has_ended}");
-            assert_eq!(decide(lease, "me", unchanged, has_ended), expected, "{told}");
+            assert_eq!(decide(lease, "me", unchanged, has_ended, false), expected, "{told}");
+            // Where more has been seen than the object tells, only silence counts.
+            let silent = if unchanged >= DURATION {
+                acquire(Ground::Silence)
+            } else {
+                Verdict::Wait((DURATION - unchanged).min(RETRY))
+            };
+            assert_eq!(decide(lease, "me", unchanged, has_ended, true), silent, "{told}");
         }
     }
 

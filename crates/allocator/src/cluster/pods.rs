@@ -198,6 +198,7 @@ impl Pods {
 
 impl Known {
     fn apply(&mut self, event: watcher::Event<Pod>, now: Instant) -> Vec<PodChange> {
+        self.forget_vanished(now);
         match self.pods.apply(event) {
             Changed::Nothing => Vec::new(),
             Changed::One(name, before) => self.compare(&name, before.as_ref(), now),
@@ -281,6 +282,10 @@ fn life_of(pod: &Pod) -> Life {
     let statuses = status.and_then(|it| it.init_container_statuses.as_ref());
     let sidecar = statuses.into_iter().flatten().find(|it| it.name == SIDECAR_CONTAINER);
     let Some(sidecar) = sidecar else {
+        // Refused by its kubelet, or ended before it began.
+        if status.is_some_and(|it| matches!(it.phase.as_deref(), Some("Succeeded" | "Failed"))) {
+            return Life::NotStarted;
+        }
         // A pod on a node whose kubelet has said nothing yet may run.
         let is_bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         return if is_bound { Life::MayRun } else { Life::NotStarted };

@@ -46,8 +46,8 @@ pub(crate) struct StatusWriter {
     pub(crate) missing: Missing,
 }
 
-/// Which object.
-type Key = (&'static str, String, String);
+/// Which object: kind, namespace, name, uid. One that is made anew is another one.
+type Key = (&'static str, String, String, String);
 
 /// What was written last, and when; empty for one who does not lead.
 type Written = BTreeMap<Key, (Value, Instant)>;
@@ -112,7 +112,7 @@ impl StatusWriter {
                     written.insert(change.key, (change.status, Instant::now()));
                 }
                 Err(error) => {
-                    let (kind, _, name) = &change.key;
+                    let (kind, _, name, _) = &change.key;
                     warn!(kind, name, %error, "a status could not be written; it is tried again");
                 }
             }
@@ -166,7 +166,7 @@ impl StatusWriter {
     }
 
     async fn write(&self, change: &Change) -> Result<(), kube::Error> {
-        let (kind, namespace, name) = &change.key;
+        let (kind, namespace, name, _) = &change.key;
         let body = json!({
             "apiVersion": change.reference.api_version,
             "kind": kind,
@@ -214,7 +214,8 @@ where
         "LLMProvider" => "LLMProvider",
         _ => "LLMPriorityClass",
     };
-    let key: Key = (kind, object.namespace().unwrap_or_default(), object.name_any());
+    let uid = object.uid().unwrap_or_default();
+    let key: Key = (kind, object.namespace().unwrap_or_default(), object.name_any(), uid);
     let last: Option<S> =
         written.get(&key).and_then(|(status, _)| serde_json::from_value(status.clone()).ok());
     let before = last.as_ref().or(there).map(HasConditions::conditions).unwrap_or_default();

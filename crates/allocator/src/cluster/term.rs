@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::kubelet::Kubelet;
 use crate::cluster::lease::{Ground, Held, Holder, RENEW_DEADLINE, RETRY, Verdict, decide};
+use crate::leader::today;
 use crate::ledger_task::now;
 use crate::record::{Record, Unreadable};
 use crate::state::{self, Memory, Save};
@@ -33,7 +34,12 @@ pub(crate) struct Seen {
     /// `None` before anything is known; then `None` inside if there is no such object.
     pub(crate) lease: Option<Option<Held>>,
     since: Instant,
+    /// The highest epoch that was ever seen: an object with a lower one is an old copy.
+    highest_epoch: u64,
 }
+
+/// Where what is seen is kept; the watch and a candidate that has read for itself write it.
+type Sight = Arc<watch::Sender<Seen>>;
 
 /// This allocator, as others see it.
 #[derive(Clone, Debug)]
@@ -52,9 +58,8 @@ pub(crate) struct Candidate {
     name: String,
     me: Me,
     kubelet: Kubelet,
+    sight: Sight,
     seen: watch::Receiver<Seen>,
-    /// The highest epoch that this process has read: a Lease with a lower one is an old copy.
-    highest_epoch: u64,
 }
 
 /// A Lease that was taken.
@@ -79,6 +84,8 @@ pub(crate) struct Keeper {
     name: String,
     lease: Lease,
     held: Held,
+    /// Of this term.
+    nonce: u64,
     me: Me,
     kubelet: Kubelet,
     /// The container of an earlier run, which is not this one.
@@ -103,33 +110,39 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// Changes of the record that wait to be written.
 const SAVES_MAX: usize = 4;
 
-/// Follows the Lease object until the drain starts.
+/// Follows the Lease object for as long as the task is polled.
 pub(crate) fn follow(
     client: Client,
     namespace: &str,
     name: &str,
-) -> (watch::Receiver<Seen>, impl Future<Output = ()> + use<>) {
-    let (sender, seen) = watch::channel(Seen { lease: None, since: Instant::now() });
+) -> (Sight, impl Future<Output = ()> + use<>) {
+    let first = Seen { lease: None, since: Instant::now(), highest_epoch: 0 };
+    let sight: Sight = Arc::new(watch::Sender::new(first));
     let events = watch_object(Api::<Lease>::namespaced(client, namespace), name).default_backoff();
+    let told = sight.clone();
     let task = async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
-                Ok(lease) => {
-                    let lease = Some(lease.as_ref().map(Held::of));
-                    sender.send_if_modified(|seen| {
-                        let is_new = seen.lease != lease;
-                        if is_new {
-                            *seen = Seen { lease, since: Instant::now() };
-                        }
-                        is_new
-                    });
-                }
+                Ok(lease) => see(&told, lease.as_ref()),
                 Err(error) => warn!(%error, "the watch of the Lease failed; it starts anew"),
             }
         }
     };
-    (seen, task)
+    (sight, task)
+}
+
+fn see(sight: &Sight, lease: Option<&Lease>) {
+    let lease = Some(lease.map(Held::of));
+    sight.send_if_modified(|seen| {
+        let is_new = seen.lease != lease;
+        if is_new {
+            let epoch = lease.as_ref().and_then(Option::as_ref).map_or(0, Held::epoch);
+            let highest_epoch = seen.highest_epoch.max(epoch);
+            *seen = Seen { lease, since: Instant::now(), highest_epoch };
+        }
+        is_new
+    });
 }
 
 // === impl Candidate ===
@@ -141,28 +154,34 @@ impl Candidate {
         name: &str,
         me: Me,
         kubelet: Kubelet,
-        seen: watch::Receiver<Seen>,
+        sight: Sight,
     ) -> Candidate {
         let api = Api::namespaced(client, namespace);
-        Candidate { api, name: name.to_owned(), me, kubelet, seen, highest_epoch: 0 }
+        let seen = sight.subscribe();
+        Candidate { api, name: name.to_owned(), me, kubelet, sight, seen }
     }
 
     /// Waits until the Lease may be taken, and takes it.
     pub(crate) async fn win(&mut self) -> anyhow::Result<Term> {
         loop {
-            let Seen { lease, since } = self.seen.borrow_and_update().clone();
+            let Seen { lease, since, highest_epoch } = self.seen.borrow_and_update().clone();
             let Some(lease) = lease else {
                 let _ = self.seen.changed().await;
                 continue;
             };
             let holder = lease.as_ref().and_then(|held| held.holder.as_ref());
             let has_ended = holder.is_some_and(|holder| self.kubelet.has_ended(holder));
-            let wait = match decide(lease.as_ref(), &self.me.pod_uid, since.elapsed(), has_ended) {
+            let is_old = lease.as_ref().map_or(0, Held::epoch) < highest_epoch;
+            let uid = &self.me.pod_uid;
+            let wait = match decide(lease.as_ref(), uid, since.elapsed(), has_ended, is_old) {
                 Verdict::Wait(wait) => wait,
-                Verdict::Acquire(ground) => match self.acquire(lease, ground).await? {
-                    Some(term) => return Ok(term),
-                    None => RETRY,
-                },
+                Verdict::Acquire(ground) => {
+                    if let Some(term) = self.acquire(lease, ground, highest_epoch).await? {
+                        return Ok(term);
+                    }
+                    self.look().await;
+                    RETRY
+                }
             };
             // All arms are cancel-safe, and only say that it is worth looking again.
             tokio::select! {
@@ -173,13 +192,23 @@ impl Candidate {
         }
     }
 
+    /// Reads the Lease: a watch may be far behind without knowing it.
+    async fn look(&self) {
+        match timeout(WRITE_WITHIN, self.api.get_opt(&self.name)).await {
+            Ok(Ok(lease)) => see(&self.sight, lease.as_ref()),
+            Ok(Err(error)) => warn!(%error, "the Lease could not be read"),
+            Err(_) => warn!("the API server did not answer a read of the Lease"),
+        }
+    }
+
     /// Takes the Lease, unless another was quicker.
     async fn acquire(
-        &mut self,
+        &self,
         before: Option<Held>,
         ground: Ground,
+        highest_epoch: u64,
     ) -> anyhow::Result<Option<Term>> {
-        let (record, memory) = self.remember(before.as_ref())?;
+        let (record, memory) = self.remember(before.as_ref(), highest_epoch)?;
         let holder = Holder {
             pod: self.me.pod.clone(),
             pod_uid: self.me.pod_uid.clone(),
@@ -204,6 +233,7 @@ impl Candidate {
             api: self.api.clone(),
             name: self.name.clone(),
             lease: Lease::default(),
+            nonce: held.holder.as_ref().map_or(0, |holder| holder.nonce),
             held,
             me: self.me.clone(),
             kubelet: self.kubelet.clone(),
@@ -216,14 +246,18 @@ impl Candidate {
         if keeper.write().await.is_err() {
             return Ok(None);
         }
-        self.highest_epoch = record.epoch().0;
-        info!(epoch = self.highest_epoch, ?ground, ?memory, "the Lease is ours");
+        see(&self.sight, Some(&keeper.lease));
+        info!(epoch = record.epoch().0, ?ground, ?memory, "the Lease is ours");
         let authority = keeper.authority.clone();
         Ok(Some(Term { record, memory, authority, saves: saves_sender, keeper }))
     }
 
     /// The record of the leader before, with an epoch of our own, and whether it can be trusted.
-    fn remember(&mut self, before: Option<&Held>) -> anyhow::Result<(Record, Memory)> {
+    fn remember(
+        &self,
+        before: Option<&Held>,
+        highest_epoch: u64,
+    ) -> anyhow::Result<(Record, Memory)> {
         let text = before.and_then(|held| held.record.as_deref());
         let (mut record, mut memory) = match text.map(|text| Record::from_json(text.as_bytes())) {
             Some(Ok(record)) => (record, Memory::Kept),
@@ -239,17 +273,22 @@ impl Candidate {
             None if before.is_some() => (Record::default(), Memory::Lost),
             None => (Record::default(), Memory::FirstUse),
         };
-        if record.epoch().0 < self.highest_epoch {
+        if record.epoch().0 < highest_epoch {
             warn!(
                 epoch = record.epoch().0,
-                seen = self.highest_epoch,
+                seen = highest_epoch,
                 "the Lease is older than what this allocator has seen: it was deleted, or restored \
                  from a copy; nothing is granted until all earlier leases have ended"
             );
-            record.raise_epoch_above(quota::message::Epoch(self.highest_epoch));
+            record.raise_epoch_above(quota::message::Epoch(highest_epoch));
             memory = Memory::Lost;
         }
         record.begin_epoch_in_cluster(now());
+        if memory == Memory::Lost {
+            // In the very write that takes the Lease: a successor must know it too.
+            record.set_unknown_until(now());
+            record.lose_stocks(today());
+        }
         Ok((record, memory))
     }
 }
@@ -286,7 +325,7 @@ impl Keeper {
             }
             if let Err(Failure::Conflict) = self.write().await {
                 self.read_again().await;
-                if self.write().await.is_ok() {
+                if !self.authority.ended.is_cancelled() && self.write().await.is_ok() {
                     debug!("the Lease was written by another, and is ours still");
                 }
             }
@@ -299,11 +338,10 @@ impl Keeper {
 
     /// True if what the watch shows is of this term.
     fn is_ours(&self, lease: &Option<Option<Held>>) -> bool {
-        let nonce = |held: &Held| held.holder.as_ref().map(|holder| holder.nonce);
         match lease {
             None => true,
             Some(None) => false,
-            Some(Some(held)) => nonce(held) == nonce(&self.held),
+            Some(Some(held)) => held.holder.as_ref().is_some_and(|it| it.nonce == self.nonce),
         }
     }
 

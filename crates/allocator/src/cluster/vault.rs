@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use service::clock::unix_now;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::cluster::certificates::{self, Certificates};
@@ -125,6 +125,7 @@ impl Vault {
             &self.current,
         );
         let (mut injector, mut validator) = (pin!(injector), pin!(validator));
+        let mut look = interval(LOOK_EVERY);
         loop {
             // All arms are cancel-safe; the two that keep bundles never end.
             tokio::select! {
@@ -133,7 +134,7 @@ impl Vault {
                     Ok(None) => self.restore().await,
                     Err(error) => warn!(%error, "the watch of the Secret {SECRET} failed; it starts anew"),
                 },
-                () = sleep(LOOK_EVERY) => self.renew().await,
+                _ = look.tick() => self.renew().await,
                 () = &mut injector => {}
                 () = &mut validator => {}
             }
@@ -169,6 +170,11 @@ impl Vault {
     }
 
     async fn renew(&self) {
+        // A Secret that is not there is written again as it was: a new authority would be trusted by
+        // nobody.
+        if matches!(self.api.get_opt(SECRET).await, Ok(None)) {
+            return self.restore().await;
+        }
         if let Err(error) = read_or_make(&self.api, &self.names).await {
             warn!(%error, "the certificate could not be made anew; it is tried again");
         }
@@ -248,15 +254,18 @@ where
     let mut current = current.subscribe();
     let mut events = pin!(watch_object(api.clone(), name).default_backoff());
     let mut seen: Option<K> = None;
+    let mut has_failed = false;
     loop {
-        // Both arms are cancel-safe.
+        // All arms are cancel-safe.
         tokio::select! {
             Some(told) = events.next() => match told {
                 Ok(object) => seen = object,
                 Err(error) => warn!(webhook = name, %error, "the watch of a webhook failed; it starts anew"),
             },
             Ok(()) = current.changed() => {}
+            () = sleep(WAIT), if has_failed => {}
         }
+        has_failed = false;
         let ca = current.borrow_and_update().ca().to_owned();
         let Some(patch) = seen.as_ref().and_then(|it| ca_bundle_patch(&it.clients(), &ca)) else {
             continue;
@@ -266,7 +275,8 @@ where
         match api.patch(name, &params, &patch).await {
             Ok(_) => info!(webhook = name, "the API server trusts this allocator's certificates"),
             Err(error) => {
-                warn!(webhook = name, %error, "caBundle could not be set; it is tried again")
+                has_failed = true;
+                warn!(webhook = name, %error, "caBundle could not be set; it is tried again");
             }
         }
     }

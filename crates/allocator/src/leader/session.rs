@@ -36,6 +36,8 @@ pub(crate) struct Applicant {
     /// What decides its quota.
     pub(crate) of: Pod,
     pub(crate) highest_epoch_seen: Epoch,
+    /// The place of its greeting among all.
+    pub(crate) arrival: u64,
     /// What it is told first: its policy.
     pub(crate) greeting: FromAllocator,
     /// Where its messages go. Bounded; must have room.

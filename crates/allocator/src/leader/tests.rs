@@ -67,6 +67,7 @@ fn applicant(pod: &str, boot: u64) -> (Applicant, mpsc::Receiver<FromAllocator>)
         is_proven: false,
         of: Pod { namespace: "shop".to_owned(), ..Pod::default() },
         highest_epoch_seen: Epoch(0),
+        arrival: 1,
         greeting: FromAllocator::Drain,
         out,
         close: CancellationToken::new(),
@@ -158,4 +159,39 @@ async fn a_sidecar_that_has_seen_more_than_the_record_raises_the_epoch_above_it_
     let second = leader(directory.path(), at(70_000)).await;
     assert_eq!(second.state.record().epoch(), Epoch(9));
     assert!(second.state.record().has_unknown());
+}
+
+#[tokio::test]
+async fn a_greeting_that_was_overtaken_by_another_run_frees_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut leader = leader(directory.path(), at(0)).await;
+    let proven = |boot, arrival| {
+        let (applicant, stream) = applicant("shop/chat", boot);
+        (Applicant { is_proven: true, arrival, ..applicant }, stream)
+    };
+    // The first run greets, its token is being checked, it dies; the second one is quicker.
+    let ((first, _first), (second, _second)) = (proven(1, 1), proven(2, 2));
+    let key = leader.open(at(1), second).unwrap();
+    assert_eq!(leader.open(at(2), first), Err(Refusal::Stale));
+    assert!(leader.session(&key).is_some());
+    // A third one is the end of the second.
+    let (third, _third) = proven(3, 3);
+    assert!(leader.open(at(3), third).is_ok());
+}
+
+#[tokio::test]
+async fn a_proven_pod_that_was_forgotten_may_come_back_with_our_own_epoch() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut leader = leader(directory.path(), at(0)).await;
+    let epoch = leader.state.record().epoch();
+    let (back, _stream) = applicant("shop/chat", 1);
+    let back = Applicant { is_proven: true, highest_epoch_seen: epoch, ..back };
+    leader.open(at(1), back).unwrap();
+    assert_eq!(leader.state.record().epoch(), epoch);
+    // What no leader can have led is refused, and not outbid.
+    let (garbage, _stream) = applicant("shop/other", 1);
+    let far = Epoch(epoch.0 + 100_000);
+    let garbage = Applicant { is_proven: true, highest_epoch_seen: far, ..garbage };
+    assert_eq!(leader.open(at(2), garbage), Err(Refusal::Epoch(far)));
+    assert_eq!(leader.state.record().epoch(), epoch);
 }

@@ -13,12 +13,13 @@ pub(super) struct Recent {
 
 /// For how many seconds figures of use are kept.
 const RECENT_SECONDS: u64 = 60;
+const SECOND: u64 = 1_000_000_000;
 
 // === impl Recent ===
 
 impl Recent {
     pub(super) fn add(&mut self, now: Time, amount: Amount) {
-        let second = now.as_nanos() / 1_000_000_000;
+        let second = now.as_nanos() / SECOND;
         match self.seconds.back_mut() {
             Some((last, sum)) if *last == second => *sum += amount,
             _ => self.seconds.push_back((second, amount)),
@@ -26,11 +27,18 @@ impl Recent {
         self.forget(second);
     }
 
-    /// The sum of the last sixty whole seconds: the one that goes on would make it too small.
+    /// The sum of the last minute. Of the second in which it began, the part that is in it.
     pub(super) fn sum(&mut self, now: Time) -> Amount {
-        let second = now.as_nanos() / 1_000_000_000;
+        let (second, nanos) = (now.as_nanos() / SECOND, now.as_nanos() % SECOND);
         self.forget(second);
-        self.seconds.iter().filter(|(at, _)| *at < second).map(|(_, amount)| *amount).sum()
+        let part = |(at, amount): &(u64, Amount)| {
+            if at + RECENT_SECONDS == second {
+                amount.scale(SECOND - nanos, SECOND)
+            } else {
+                *amount
+            }
+        };
+        self.seconds.iter().map(part).sum()
     }
 
     fn forget(&mut self, second: u64) {
@@ -51,10 +59,15 @@ mod tests {
         for tenth in 0..1_200 {
             recent.add(Time::from_millis(tenth * 100), Amount::from_units(1));
         }
-        for millis in [119_000, 119_500, 119_999] {
-            assert_eq!(recent.sum(Time::from_millis(millis)), Amount::from_units(600), "{millis}");
+        for millis in [119_900, 119_950, 119_999] {
+            let sum = recent.sum(Time::from_millis(millis));
+            let even = Amount::from_units(600);
+            assert!(even <= sum && sum <= even + Amount::from_units(1), "{millis}: {sum:?}");
         }
-        assert_eq!(recent.sum(Time::from_millis(121_000)), Amount::from_units(590));
+        // What has just come is in it, and what is a minute ago leaves bit by bit.
+        recent.add(Time::from_millis(120_000), Amount::from_units(5));
+        assert_eq!(recent.sum(Time::from_millis(120_000)), Amount::from_units(605));
+        assert_eq!(recent.sum(Time::from_millis(120_500)), Amount::from_units(600));
         assert_eq!(recent.sum(Time::from_millis(200_000)), Amount::ZERO);
     }
 }

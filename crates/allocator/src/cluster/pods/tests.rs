@@ -60,6 +60,9 @@ fn the_kubelets_word_on_the_last_run_is_an_end_and_nothing_else_is() {
         Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     assert_eq!(life_of(&leaving), Life::Ended);
     assert_eq!(life_of(&pod("1", json!({}))), Life::MayRun);
+    // Its kubelet would not take it.
+    let refused = json!({"phase": "Failed", "reason": "OutOfcpu"});
+    assert_eq!(life_of(&pod("1", refused)), Life::NotStarted);
     let mut unbound = pod("1", json!({}));
     unbound.spec = None;
     assert_eq!(life_of(&unbound), Life::NotStarted);
