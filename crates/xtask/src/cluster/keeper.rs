@@ -21,13 +21,22 @@ pub(super) struct Lifeline(UnixStream);
 /// Numbers of the keeper and of what it started, in the cluster's directory.
 pub(super) const PROCESSES: &str = "processes";
 
+/// This program, as it runs: a build may have put another one in its place since it started, which
+/// `cargo xtask test` does itself.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// The copy that the keeper runs, in the cluster's directory.
+const PROGRAM: &str = "xtask";
+
 /// From here on the cluster lives until `cluster down`.
 const KEEP: &str = "keep\n";
 
 /// Starts the keeper of `state`. `listener` is what the relay accepts from.
 pub(super) fn start(state: &State, listener: OwnedFd) -> anyhow::Result<Lifeline> {
     let (ours, theirs) = UnixStream::pair().context("the keeper's lifeline")?;
-    let mut keeper = Command::new(std::env::current_exe().context("our own program")?);
+    let program = state.path(PROGRAM);
+    fs::copy(OURSELVES, &program).context("our own program cannot be copied")?;
+    let mut keeper = Command::new(program);
     keeper.args(["cluster", "keeper"]).arg(state.folder());
     keeper.stdin(Stdio::from(listener)).stdout(Stdio::from(OwnedFd::from(theirs)));
     keeper.stderr(File::create(state.path("logs/keeper.log"))?);
