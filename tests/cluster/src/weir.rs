@@ -14,8 +14,8 @@ pub struct Weir;
 
 /// Images are there; what takes time are probes on a busy machine.
 const INSTALLED: Duration = Duration::from_secs(180);
-/// A leader that ends in view is succeeded in two seconds.
-const LED: Duration = Duration::from_secs(60);
+/// A leader that ends in view is succeeded in two seconds, one that cannot give its Lease back in thirty.
+const LED: Duration = Duration::from_secs(120);
 
 // === impl Weir ===
 
@@ -48,9 +48,15 @@ impl Weir {
         lease.attempt().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null)
     }
 
-    /// The pod that leads, waiting until one does.
+    /// The pod that leads, waiting until one does. A Lease may name a pod that is there no more: one
+    /// that was uninstalled could not give it back, because its rights went with it.
     pub fn leader(self) -> String {
-        wait::within(LED, "an allocator leads", || self.leads())
+        wait::within(LED, "an allocator leads", || {
+            let pod = self.leads()?;
+            let phase = ["get", "pod", &pod, "--output=jsonpath={.status.phase}"];
+            self.kubectl(&phase).attempt().filter(|phase| phase == "Running")?;
+            Some(pod)
+        })
     }
 
     /// The pod that leads at this moment, as the Lease says.

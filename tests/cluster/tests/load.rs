@@ -274,12 +274,13 @@ fn reinstalled(load: &Load) {
     assert_eq!(truth.refused, 0);
     // The policy allows half of what there is; leases run on, and what had to be drawn waits.
     assert!(truth.settled > 0.08 * truth.on_offer, "{truth:?}");
+    let start = Instant::now();
     Weir::install();
     assert!(load.weir.epoch() > epoch);
-    let before = load.provider.truth();
-    sleep(Duration::from_secs(30));
-    let truth = load.provider.truth() - before;
-    println!("after reinstalling: {truth:?}");
+    println!("after reinstalling: led again after {:.1} s", start.elapsed().as_secs_f64());
+    let truth = load.during(Duration::from_secs(60));
+    println!("then: {truth:?}");
     assert_eq!(truth.refused, 0);
-    assert!(truth.settled > 0.4 * truth.on_offer, "{truth:?}");
+    // The policy allows half of what there is.
+    assert!(truth.settled > 0.3 * truth.on_offer, "{truth:?}");
 }
