@@ -4,6 +4,7 @@
 //! What a grant, a silence or an end of the stream means for requests is decided in `quota::holder`,
 //! not here.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -82,6 +83,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// After a refusal that only a person can change.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(5);
+/// Reasons that one search for an allocator is told by; refusals name pods and times.
+const REASONS_MAX: usize = 8;
 /// For the last message to be read.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -110,22 +113,24 @@ impl Lease {
     async fn sessions(&self, mut drain: drain::Watch) {
         let mut address = self.config.allocator.clone();
         let mut backoff = BACKOFF_MIN;
-        let mut quiet = false;
+        let mut told: BTreeSet<String> = BTreeSet::new();
         loop {
             let ended = self.session(&address, &mut drain).await;
             let was_welcome = self.gate.status().connected;
             self.gate.disconnected();
             self.metrics.sessions.inc();
             if was_welcome {
-                (backoff, quiet) = (BACKOFF_MIN, false);
+                backoff = BACKOFF_MIN;
+                told.clear();
             }
             address = match &ended {
                 Ended::Finished => return,
                 Ended::Redirect(leader) => leader.clone(),
                 _ => self.config.allocator.clone(),
             };
-            // Once until something changes: an allocator that is away for an hour fills no log.
-            if !std::mem::replace(&mut quiet, true) {
+            // Each reason once until there is a session: an allocator that is away for an hour fills no
+            // log, and a refusal after a failed dial is told all the same.
+            if told.len() < REASONS_MAX && told.insert(ended.to_string()) {
                 let cause = causes(&ended);
                 warn!(allocator = %self.config.allocator, reason = %ended, cause, "no allocator; dialling until one answers");
             }

@@ -9,7 +9,7 @@ use cluster_tests::weir::Weir;
 use serde_json::{Value, json};
 
 const KEY: &str = "the-key-that-nobody-may-see";
-const TOLD: Duration = Duration::from_secs(60);
+const TOLD: Duration = Duration::from_secs(120);
 
 /// A pod that runs a sidecar by hand, with a token from wherever `volume` has it.
 fn pod(namespace: &Namespace, name: &str, volume: &Value) -> Value {

@@ -165,11 +165,11 @@ fn thirty_pods_stay_within_the_budget_and_use_it_whatever_happens_to_allocators(
     }
     rolled(&load);
     halved(&load);
-    reinstalled(&load);
     for application in &load.applications {
         let log = application.logs();
         assert!(!log.contains("exception "), "{}: {log}", application.name);
     }
+    reinstalled(&load);
 }
 
 /// The leader is killed: another leads in seconds, and no lease lapses.
