@@ -27,7 +27,8 @@ pub(crate) struct Kubelet {
 
 /// The name of the allocator's container in its pod.
 const CONTAINER: &str = "allocator";
-const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
+/// The reason that stands in place of a report that the kubelet could not make: silence, not an end.
+pub(crate) const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
 /// Reports of the kubelet are behind by a second or two.
 const NAMED_AFTER: Duration = Duration::from_secs(5);
 /// The program starts this soon after its container; the report's time has whole seconds.

@@ -19,6 +19,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::cluster::kubelet::UNKNOWN_REASON;
 use crate::cluster::mirror::{Changed, Mirror, ObjectName};
 use crate::reach;
 
@@ -75,8 +76,6 @@ pub(crate) const SIDECAR_CONTAINER: &str = "weir-sidecar";
 /// The class that a pod chooses for its requests.
 const PRIORITY_ANNOTATION: &str = "weir.dev/priority";
 
-/// The reason that stands in place of a report that the kubelet could not make: silence, not an end.
-const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
 /// Why a container has surely never run.
 const NEVER_RAN: [&str; 5] = [
     "ErrImagePull",
