@@ -95,8 +95,10 @@ pub struct QuotaSpec {
     #[serde(default)]
     pub per_request: PerRequest,
 
-    /// What happens when leases and floors have ended and no allocator answers: Floor refuses
-    /// after the floors, Closed refuses as soon as leases have ended, Open admits everything.
+    /// What happens when no allocator answers, to a request that the pod's own lease and floor
+    /// cannot serve. It waits first, within `queue.maxWait`: up to 60 s with Floor and Closed, which
+    /// refuse it then, and up to 5 s with Open, which lets it through. Closed makes no use of
+    /// floors.
     #[serde(default)]
     pub on_allocator_loss: OnAllocatorLoss,
 
@@ -189,15 +191,15 @@ pub struct PerRequest {
     pub max_tokens: Option<Figure>,
 }
 
-/// What happens when leases and floors have ended and no allocator answers.
+/// What happens to a request that neither lease nor floor serves, when no allocator answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnAllocatorLoss {
-    /// Floors are all there is: refuse after them.
+    /// Refuse what floors cannot serve.
     #[default]
     Floor,
-    /// Refuse as soon as leases have ended.
+    /// Refuse what leases cannot serve.
     Closed,
-    /// Admit everything.
+    /// Let it through: the provider may answer 429.
     Open,
 }
 

@@ -17,7 +17,7 @@ use crate::message::{
 };
 use crate::policy::{Name, OnLoss, PodPolicy};
 use crate::time::Time;
-use crate::timing::TRANSIT_MAX;
+use crate::timing::{LEASE_TTL, TRANSIT_MAX};
 use crate::units::Amount;
 
 mod admission;
@@ -30,9 +30,12 @@ use books::Books;
 use levels::Levels;
 use waiters::{Waiter, Waiters};
 
-/// For how long requests wait for an allocator that does not answer before the pod counts it as
-/// lost. Above the time a takeover needs (`leases.md` 3.7: about 2 s after a confirmed death).
+/// For how long an allocator does not answer before the pod counts it as lost. Above the time that a
+/// takeover needs after a confirmed death (`leases.md` 3.7: about 2 s).
 const LOST_AFTER: Duration = Duration::from_secs(5);
+/// For how long requests wait for one that nothing but an allocator can serve, if the quota does not
+/// rather let them go: other pods' leases run as long, and every takeover is shorter.
+const WAITED_OUT: Duration = LEASE_TTL;
 /// What is given back or spent is told within this time: it is somebody else's to use.
 const REPORT_CHANGED: Duration = Duration::from_millis(50);
 /// While requests wait, the allocator needs a fresh echo to anchor credit at.
@@ -133,7 +136,7 @@ impl Holder {
             self.books.refused += 1;
             return Admission::Refused(refused);
         }
-        if self.lost(now) && self.on_loss() == OnLoss::Open {
+        if self.is_waited_out(now) && self.on_loss() == OnLoss::Open {
             return Admission::Granted(self.force_as(now, id, ask.vector));
         }
         let waiter = Waiter { ask, class, since: now };
@@ -258,8 +261,7 @@ impl Holder {
         let refill = self.waiters.first().and_then(|w| self.levels.refilled_at(now, &w.ask.vector));
         let waiting = !self.waiters.is_empty();
         let lease = waiting.then(|| self.levels.lease().next_change(now)).flatten();
-        let lost =
-            self.down_since().map(|since| since + LOST_AFTER).filter(|at| waiting && *at > now);
+        let lost = self.waited_out_at().filter(|at| waiting && *at > now);
         let deadline = self.waiters.next_deadline();
         [report, refill, lease, lost, deadline].into_iter().flatten().min()
     }
@@ -375,14 +377,12 @@ impl Holder {
     fn expire(&mut self, now: Time) {
         for (id, waiter) in self.waiters.expired(now) {
             self.cancel_draw(id, waiter.ask.vector);
-            self.refuse(
-                id,
-                Refused {
-                    reason: Reason::Deadline,
-                    retry_after: Some(QUEUE_FULL_RETRY),
-                    explain: "the request's deadline passed before its turn came".to_owned(),
-                },
-            );
+            let late = Refused {
+                reason: Reason::Deadline,
+                retry_after: Some(QUEUE_FULL_RETRY),
+                explain: "the request's deadline passed before its turn came".to_owned(),
+            };
+            self.refuse(id, if self.lost(now) { allocator_lost() } else { late });
         }
     }
 
@@ -413,7 +413,7 @@ impl Holder {
 
     /// Ends the wait of requests that nothing can serve: the allocator is lost, and so is the lease.
     fn give_up(&mut self, now: Time) {
-        if !self.lost(now) {
+        if !self.is_waited_out(now) {
             return;
         }
         for id in self.waiters.in_order() {
@@ -449,7 +449,7 @@ impl Holder {
             });
         }
         let open = self.on_loss() == OnLoss::Open;
-        let hopeless = self.lost(now) && !open && !self.floor_serves(now, &ask.vector);
+        let hopeless = self.is_waited_out(now) && !open && !self.floor_serves(now, &ask.vector);
         hopeless.then(allocator_lost)
     }
 
@@ -533,6 +533,16 @@ impl Holder {
         }
     }
 
+    /// True if requests wait no longer for an allocator.
+    fn is_waited_out(&self, now: Time) -> bool {
+        self.waited_out_at().is_some_and(|at| now >= at)
+    }
+
+    fn waited_out_at(&self) -> Option<Time> {
+        let open = self.on_loss() == OnLoss::Open;
+        Some(self.down_since()? + if open { LOST_AFTER } else { WAITED_OUT })
+    }
+
     fn on_loss(&self) -> OnLoss {
         self.policy.as_ref().map_or(OnLoss::Floor, |policy| policy.on_loss)
     }
@@ -552,7 +562,9 @@ fn allocator_lost() -> Refused {
     Refused {
         reason: Reason::AllocatorLost,
         retry_after: Some(Duration::from_secs(1)),
-        explain: "no allocator answers, and this pod's lease and floor have ended".to_owned(),
+        explain:
+            "no allocator answers, and this pod's own lease or floor does not serve the request"
+                .to_owned(),
     }
 }
 

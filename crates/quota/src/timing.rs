@@ -11,6 +11,10 @@ pub const TRANSIT_MAX: Duration = Duration::from_secs(1);
 /// What the allocator allows for, and a pod relies on, beyond the longest transit that was told.
 pub const TRANSIT_MARGIN: Duration = Duration::from_millis(50);
 
+/// T1, so long that at least 50 s remain at any crash, and that no takeover takes longer
+/// (`leases.md` 3.7: 34 s after silence).
+pub const LEASE_TTL: Duration = Duration::from_secs(60);
+
 /// The times of the lease protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
@@ -25,11 +29,10 @@ pub struct Timing {
 }
 
 impl Default for Timing {
-    /// T1 = 60 s, so that at least 50 s remain at any crash; drift 0.1 % (NTP slews at most 0.05 %);
-    /// margin 100 ms.
+    /// Drift 0.1 % (NTP slews at most 0.05 %); margin 100 ms.
     fn default() -> Timing {
         Timing {
-            lease_ttl: Duration::from_secs(60),
+            lease_ttl: LEASE_TTL,
             spend_by: Duration::from_secs(1),
             drift_ppm: 1_000,
             margin: Duration::from_millis(100),

@@ -373,19 +373,24 @@ fn without_an_allocator_the_lease_runs_on_then_the_floor_then_nothing() {
 
 #[test]
 fn what_happens_without_an_allocator_and_a_lease_is_the_quotas_choice() {
-    for (on_loss, is_refused) in
-        [(OnLoss::Floor, true), (OnLoss::Closed, true), (OnLoss::Open, false)]
-    {
+    for (on_loss, patience_ms, is_refused) in [
+        (OnLoss::Floor, 60_000, true),
+        (OnLoss::Closed, 60_000, true),
+        (OnLoss::Open, 5_000, false),
+    ] {
         let mut holder = welcomed(on_loss);
         holder.disconnected(at(0));
-        waiting(&mut holder, at(1_000), ask(8, "low", at(60_000)));
-        assert!(refused(&holder.poll(at(4_999))).is_empty(), "a takeover is waited out");
-        let events = holder.poll(at(5_000));
+        waiting(&mut holder, at(1_000), ask(8, "low", at(90_000)));
+        assert!(holder.poll(at(patience_ms - 1)).is_empty(), "a takeover is waited out");
+        assert_eq!(holder.next_wakeup(at(patience_ms - 1)), Some(at(patience_ms)));
+        let events = holder.poll(at(patience_ms));
         assert_eq!(refused(&events).len(), usize::from(is_refused), "{on_loss:?}");
         for (_, reservation) in admitted(events) {
             assert_eq!(reservation.source, Source::Free);
-            holder.settle(at(5_000), reservation, &tokens(8));
+            holder.settle(at(patience_ms), reservation, &tokens(8));
         }
+        let next = holder.admit(at(patience_ms), ask(8, "low", at(90_000)));
+        assert_eq!(matches!(next, Admission::Refused(_)), is_refused, "nor does the next one wait");
     }
 }
 
