@@ -107,6 +107,7 @@ impl Ledger {
         for draw in self.queue.configure(Config::of(&policy)) {
             self.requeue(now, draw);
         }
+        self.deny_hopeless();
         for (budget, capacity) in self.centre.capacities() {
             self.accounts.set_capacity(budget, capacity);
         }
@@ -430,6 +431,24 @@ impl Ledger {
         if let Err(refused) = self.queue.push(now, draw, &self.centre) {
             let (reason, retry_after) = (refused.reason, refused.retry_after);
             let denial = Denial { id, reason, retry_after, explain: refused.explain };
+            self.outbox.push((pod, ToPod::Deny(denial)));
+        }
+    }
+
+    /// Refuses waiting draws that a limit which was cut, or a longer guard, will never serve.
+    fn deny_hopeless(&mut self) {
+        let centre = &self.centre;
+        let out =
+            self.queue.cancel_where(|budget, amount| centre.hopeless(budget, amount).is_some());
+        self.left_queue(&out);
+        for draw in out {
+            let why = draw
+                .vector
+                .iter()
+                .find_map(|(budget, amount)| self.centre.hopeless(budget, *amount));
+            let Some((reason, explain)) = why else { continue };
+            let (pod, id) = draw.key;
+            let denial = Denial { id, reason, retry_after: None, explain };
             self.outbox.push((pod, ToPod::Deny(denial)));
         }
     }

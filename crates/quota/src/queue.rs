@@ -142,6 +142,15 @@ impl<K: Ord + Clone> FairQueue<K> {
         lane.remove(&(line.class, line.flow), &line.budgets, &order)
     }
 
+    /// Takes out the draws that ask for something of a budget of which `hopeless` is true.
+    pub fn cancel_where(&mut self, hopeless: impl Fn(&BudgetId, Amount) -> bool) -> Vec<Draw<K>> {
+        let lines = self.lanes.values().flat_map(Lane::lines);
+        let draws = lines.flat_map(|(_, line)| line.draws());
+        let out = draws.filter(|draw| draw.vector.iter().any(|(id, amount)| hopeless(id, *amount)));
+        let keys: Vec<K> = out.map(|draw| draw.key.clone()).collect();
+        keys.iter().filter_map(|key| self.cancel(key)).collect()
+    }
+
     /// Grants all that can be granted now, in order, and takes it from the levels. Call
     /// [`FairQueue::expire`] first.
     pub fn dispatch(&mut self, now: Time, levels: &mut impl Levels) -> Vec<Draw<K>> {

@@ -21,7 +21,10 @@ const CHANGE_PERCENT: u64 = 5;
 impl Ledger {
     /// Sizes every lease anew, and grants those that change or are due.
     pub(super) fn plan(&mut self, now: Time) {
-        self.centre.set_transit(self.sessions.values().map(|session| session.transit).max());
+        let transit = self.sessions.values().map(|session| session.transit).max();
+        if self.centre.set_transit(transit) {
+            self.deny_hopeless();
+        }
         let askers = self.askers(now);
         let leases = plan::leases(&self.leasable(now), &askers);
         let pods: Vec<PodId> = self.sessions.keys().cloned().collect();

@@ -57,11 +57,16 @@ impl Centre {
         }
     }
 
-    /// Sets the longest time from a debit to its request's arrival that pods have seen.
-    pub(super) fn set_transit(&mut self, longest: Option<Duration>) {
+    /// Sets the longest time from a debit to its request's arrival that pods have seen. True if less
+    /// fits at once now.
+    pub(super) fn set_transit(&mut self, longest: Option<Duration>) -> bool {
+        let mut less_fits = false;
         for central in self.budgets.values_mut() {
+            let before = central.largest();
             central.set_transit(longest.unwrap_or_default());
+            less_fits |= central.largest() < before;
         }
+        less_fits
     }
 
     pub(super) fn get(&self, budget: &BudgetId) -> Option<&Central> {

@@ -265,6 +265,17 @@ fn a_draw_that_is_larger_than_what_fits_at_once_is_refused_at_once() {
 }
 
 #[test]
+fn a_draw_that_waits_is_refused_when_a_limit_is_cut_below_it() {
+    let mut ledger = ledger(&[(RPM, 100)], &["a"]);
+    for n in 1..=3 {
+        draw(&mut ledger, at(1), "a", n, &[(RPM, 35)]);
+    }
+    assert_eq!(answers(&mut ledger, at(1)), [(1, None), (2, None)]);
+    ledger.set_policy(at(2), Arc::new(policy(&[(RPM, 60)])));
+    assert_eq!(answers(&mut ledger, at(2)), [(3, Some(Reason::TooLarge))]);
+}
+
+#[test]
 fn credit_that_is_asked_for_again_is_granted_once() {
     let mut ledger = ledger(&[(RPM, 100)], &["a"]);
     let level = |ledger: &mut Ledger| ledger.status(at(1)).budgets[&id(RPM)].level;

@@ -149,6 +149,10 @@ impl<K> Line<K> {
         self.draws.first_key_value().map(|(order, waiter)| (order, &waiter.draw))
     }
 
+    pub(super) fn draws(&self) -> impl Iterator<Item = &Draw<K>> {
+        self.draws.values().map(|waiter| &waiter.draw)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.draws.len()
     }
