@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::StatusCode;
 use prometheus_client::registry::Registry;
-use service::admin::{self, Admin};
+use service::admin::Admin;
 use service::drain;
 use service::readiness::Readiness;
 use tokio::net::TcpListener;
@@ -25,6 +24,7 @@ use crate::grpc::{Leadership, Service};
 use crate::leader::Leader;
 use crate::ledger_task::{LedgerTask, now};
 use crate::metrics::Metrics;
+use crate::page;
 use crate::policy::{Current, Source};
 use crate::snapshot::Snapshot;
 use crate::state::{Memory, State};
@@ -161,12 +161,7 @@ pub(crate) fn admin_page(
     registry: Registry,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 ) -> Admin {
-    let config = serde_json::to_string_pretty(config).expect("paths and addresses make JSON");
-    Admin::new(readiness.clone(), Arc::new(registry)).config(move || config.clone()).route(
-        "/state",
-        move |_| {
-            let state = snapshot.borrow().to_json();
-            async move { admin::json(StatusCode::OK, state) }
-        },
-    )
+    let text = serde_json::to_string_pretty(config).expect("paths and addresses make JSON");
+    let admin = Admin::new(readiness.clone(), Arc::new(registry)).config(move || text.clone());
+    page::routes(admin, config.jaeger.clone(), snapshot)
 }

@@ -45,7 +45,7 @@ pub struct Args {
     )]
     pub listen: SocketAddr,
 
-    /// Where /live, /ready, /metrics, /config and /state are served.
+    /// Where people look (/), and where /live, /ready, /metrics, /config and /state are served.
     #[arg(
         long,
         env = "WEIR_ALLOCATOR_ADMIN",
@@ -73,6 +73,10 @@ pub struct Args {
     #[command(flatten)]
     // A doc comment here would become the program's own.
     pub cluster: ClusterArgs,
+
+    /// Where Jaeger shows traces, for links from the page to the trace of a refused call.
+    #[arg(long, env = "WEIR_ALLOCATOR_JAEGER", value_name = "URL")]
+    pub jaeger: Option<String>,
 
     /// How log lines look: human or json.
     #[arg(long, env = "WEIR_ALLOCATOR_LOG_FORMAT", value_name = "FORMAT", default_value = "human")]

@@ -13,6 +13,7 @@ use crate::args::{Args, ClusterArgs};
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) jaeger: Option<String>,
     pub(crate) place: Place,
 }
 
@@ -62,11 +63,12 @@ impl TryFrom<Args> for Config {
     type Error = Error;
 
     fn try_from(args: Args) -> Result<Config, Error> {
-        let (listen, admin) = (args.listen, args.admin);
+        let (listen, admin, jaeger) = (args.listen, args.admin, args.jaeger);
         if args.kubernetes {
             return Ok(Config {
                 listen,
                 admin,
+                jaeger,
                 place: Place::Cluster(Box::new(args.cluster.try_into()?)),
             });
         }
@@ -78,7 +80,7 @@ impl TryFrom<Args> for Config {
         }
         let policy = args.policy.ok_or(Error::Missing("policy"))?;
         let state = args.state.ok_or(Error::Missing("state"))?;
-        Ok(Config { listen, admin, place: Place::Directory { policy, state } })
+        Ok(Config { listen, admin, jaeger, place: Place::Directory { policy, state } })
     }
 }
 

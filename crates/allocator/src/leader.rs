@@ -4,7 +4,7 @@
 //! `quota::ledger`; here is decided what must be on record first, who is who, and what a successor or an
 //! old state directory may assume (`leases.md` 3.6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 use wire::FromAllocator;
 
-use crate::leader::session::Session;
 pub(crate) use crate::leader::session::{Applicant, SessionKey};
+use crate::leader::session::{Refused, Session};
 use crate::metrics::Metrics;
 use crate::policy::Current;
 use crate::reach::Pod;
@@ -28,6 +28,7 @@ use crate::record::Run;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::state::{self, Memory, State};
+use crate::view::{ClassView, PolicyView, RefusalView};
 
 mod session;
 
@@ -45,8 +46,13 @@ pub(crate) struct Leader {
     last_session: u64,
     /// When each pod's last session was greeted, in the order of greetings.
     arrivals: BTreeMap<PodId, u64>,
+    /// The last ones, the newest first.
+    refusals: VecDeque<RefusalView>,
     metrics: Arc<Metrics>,
 }
+
+/// Refusals that are remembered for people to look at.
+const REFUSALS_MAX: usize = 50;
 
 /// How far ahead of the record another leader can have come: one takeover every two seconds for an hour.
 const EPOCHS_AHEAD: u64 = 1_800;
@@ -80,6 +86,7 @@ impl Leader {
             silent: BTreeMap::new(),
             last_session: 0,
             arrivals: BTreeMap::new(),
+            refusals: VecDeque::new(),
             metrics,
         };
         let roster: Vec<(PodId, Run)> =
@@ -241,7 +248,9 @@ impl Leader {
     pub(crate) fn poll(&mut self, now: Time) {
         for (pod, message) in self.ledger.poll(now) {
             let Some(session) = self.sessions.get_mut(&pod) else { continue };
-            session.answered(now, &message, &self.metrics);
+            if let Some(refused) = session.answered(now, &message, &self.metrics) {
+                remember(&mut self.refusals, &pod, refused);
+            }
             if session.send(FromAllocator::Lease(message)).is_err() {
                 warn!(%pod, "a sidecar does not read what it is sent; its stream is closed");
                 let key = SessionKey { number: session.number(), pod };
@@ -261,16 +270,23 @@ impl Leader {
 
     /// What there is to see.
     pub(crate) fn snapshot(&mut self, now: Time, current: &Current) -> Snapshot {
-        let mut waiting = BTreeMap::new();
-        for class in self.sessions.values().flat_map(Session::waiting) {
-            *waiting.entry(class.to_string()).or_default() += 1;
+        let mut classes: BTreeMap<String, ClassView> = BTreeMap::new();
+        for (class, since) in self.sessions.values().flat_map(Session::waiting) {
+            let of = classes.entry(class.to_string()).or_default();
+            of.waiting += 1;
+            of.oldest_ms = of.oldest_ms.max(millis(now.since(since)));
         }
-        Snapshot {
-            status: self.ledger.status(now),
-            waiting,
+        let policy = PolicyView {
             generation: self.policy.generation,
             warnings: current.warnings.iter().map(ToString::to_string).collect(),
             problems: current.problems.clone(),
+        };
+        Snapshot {
+            at: service::clock::unix_now(),
+            status: self.ledger.status(now),
+            classes,
+            refusals: self.refusals.clone(),
+            policy,
         }
     }
 
@@ -445,6 +461,23 @@ fn longest_hold(floor_ttl: Duration) -> Duration {
 /// The workload of a pod.
 fn workload(policy: &Policy, session: &Session) -> Option<Name> {
     policy.quota_of(&session.of.namespace, &session.of.labels).map(|quota| quota.key().into())
+}
+
+fn remember(refusals: &mut VecDeque<RefusalView>, pod: &PodId, refused: Refused) {
+    let Refused { denial, class, trace_id } = refused;
+    refusals.truncate(REFUSALS_MAX - 1);
+    refusals.push_front(RefusalView {
+        at_ms: millis(service::clock::unix_now()),
+        pod: pod.to_string(),
+        class: class.to_string(),
+        reason: denial.reason.label().to_owned(),
+        explain: denial.explain,
+        trace_id,
+    });
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Days since the Unix epoch.

@@ -2,7 +2,7 @@
 //!
 //! The path of a quota: `policy` (a directory of YAML) or `cluster::source` (watches) -> `leader` (the ledger and the record behind
 //! it, owned by `ledger_task`) -> `grpc` -> a sidecar's lease; back: report -> `grpc` -> `leader` ->
-//! `snapshot` -> `/state` and metrics. All that is granted is decided in `quota::ledger`; this crate
+//! `snapshot` -> `view` (`/state`, the page) and metrics. All that is granted is decided in `quota::ledger`; this crate
 //! gives it time, memory and messages.
 
 pub mod admission;
@@ -12,9 +12,11 @@ mod cluster;
 mod config;
 mod connection;
 mod grpc;
+mod history;
 mod leader;
 mod ledger_task;
 mod metrics;
+mod page;
 mod policy;
 mod process;
 mod reach;
@@ -23,6 +25,7 @@ mod refusal;
 mod snapshot;
 mod state;
 mod tls;
+pub mod view;
 
 use std::pin::pin;
 

@@ -193,14 +193,15 @@ impl EncodeLabelValue for RefusedLabel {
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let snapshot = self.0.borrow().clone();
+        let policy = &snapshot.policy;
         for (name, help, value) in [
             ("epoch", "Epoch of this leader", snapshot.status.epoch.0),
             ("learning", "1 while pods of the roster are not known", {
                 u64::from(snapshot.status.learning)
             }),
-            ("policy_generation", "Generation of the policy in force", snapshot.generation),
-            ("policy_problems", "Why newer files are not in force", count(&snapshot.problems)),
-            ("policy_warnings", "Parts of the policy without effect", count(&snapshot.warnings)),
+            ("policy_generation", "Generation of the policy in force", policy.generation),
+            ("policy_problems", "Why newer files are not in force", count(&policy.problems)),
+            ("policy_warnings", "Parts of the policy without effect", count(&policy.warnings)),
         ] {
             let gauge = ConstGauge::new(value);
             let kind = gauge.metric_type();

@@ -57,6 +57,7 @@ pub(crate) async fn demo(args: Args) -> anyhow::Result<()> {
         scenario.pods()
     ));
     let mut fleet = Fleet::start(&scenario).await?;
+    progress.say(&format!("Watch the budget live: http://{}/", fleet.page()));
     let runs = Way::ALL.map(|way| Run::new(way, pods(&scenario, &fleet, way)));
     warm_up(&scenario, &fleet, &runs, &mut progress).await?;
     let traffic: Arc<[Arrival]> = traffic::draw(&scenario).into();

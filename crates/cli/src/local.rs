@@ -128,12 +128,12 @@ async fn serve(args: &Args, kept: &mut Vec<Kept>) -> anyhow::Result<ExitCode> {
     if policy.providers.is_empty() {
         bail!("{} holds no LLMProvider: see the example in weir run --help", args.policy.display());
     }
-    let (allocator, admin) = (port::free()?, port::free()?);
+    let (allocator, page) = (port::free()?, port::free()?);
     kept.push(
         Kept::start(
             "allocator",
-            allocator_arguments(&mirror, &state, allocator, admin),
-            admin,
+            allocator_arguments(&mirror, &state, allocator, page),
+            page,
             &state,
         )
         .await?,
@@ -145,7 +145,8 @@ async fn serve(args: &Args, kept: &mut Vec<Kept>) -> anyhow::Result<ExitCode> {
         policy.providers.values().map(|provider| Export::new(provider, args.listen)).collect();
     exports::print(&exports, args.output)?;
     tell(&format!(
-        "Serving on http://{}; metrics on http://{}/metrics; logs in {}. Ctrl-C ends it.",
+        "Serving on http://{}; what is used on http://{page}/; metrics on http://{}/metrics; logs in {}. \
+         Ctrl-C ends it.",
         args.listen,
         args.admin,
         state.display()

@@ -301,6 +301,7 @@ impl Ledger {
         session.reported = true;
         session.waiting = report.waiting;
         session.refused = report.refused;
+        session.provider_429 = report.provider_429;
         session.transit = report.transit;
         let (mut used, mut unused) = (Vector::new(), Vector::new());
         for (budget, item) in &report.items {

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,7 +36,7 @@ use crate::{drain, metrics};
 pub type Ask = Request<Bytes>;
 
 /// What a route answers.
-pub type Answer = http::Response<Full<Bytes>>;
+pub type Answer = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// What the listener serves.
 pub struct Admin {
@@ -220,8 +222,18 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<By
     http::Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
-        .body(Full::new(body.into()))
+        .body(Full::new(body.into()).boxed_unsync())
         .expect("a status and a static header make a response")
+}
+
+/// Server-sent events as they come, until the connection has reached its age; browsers connect again.
+pub fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+    let body = StreamBody::new(events.map(|event| Ok(Frame::data(event))));
+    http::Response::builder()
+        .header(header::CONTENT_TYPE, "text/event-stream")
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(body.boxed_unsync())
+        .expect("static headers make a response")
 }
 
 /// An answer in JSON.

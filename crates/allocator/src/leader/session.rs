@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderValue};
-use quota::message::{DrawId, DrawRequest, Epoch, PodId, ToPod};
+use quota::message::{Denial, DrawId, DrawRequest, Epoch, PodId, ToPod};
 use quota::policy::Name;
 use quota::time::Time;
 use tokio::sync::mpsc;
@@ -60,6 +60,14 @@ struct Waiting {
     since: Time,
     /// Continues the draw's own trace; disabled where none is exported.
     span: Span,
+    trace_id: Option<String>,
+}
+
+/// A draw that was refused.
+pub(crate) struct Refused {
+    pub(crate) denial: Denial,
+    pub(crate) class: Name,
+    pub(crate) trace_id: Option<String>,
 }
 
 /// The stream's queue is full or gone.
@@ -99,7 +107,9 @@ impl Session {
     pub(crate) fn draw_arrived(&mut self, now: Time, draw: &DrawRequest) {
         if self.draws.len() < DRAWS_MAX {
             let (class, span) = (draw.class.clone(), span(draw));
-            self.draws.entry(draw.id).or_insert_with(|| Waiting { class, since: now, span });
+            let trace_id = draw.traceparent.as_deref().and_then(trace_id);
+            let waiting = || Waiting { class, since: now, span, trace_id };
+            self.draws.entry(draw.id).or_insert_with(waiting);
         }
     }
 
@@ -110,23 +120,32 @@ impl Session {
         }
     }
 
-    /// Takes note of the answer to a draw.
-    pub(crate) fn answered(&mut self, now: Time, message: &ToPod, metrics: &Metrics) {
+    /// Takes note of the answer to a draw, and tells of a refusal.
+    pub(crate) fn answered(
+        &mut self,
+        now: Time,
+        message: &ToPod,
+        metrics: &Metrics,
+    ) -> Option<Refused> {
         let (id, outcome) = match message {
             ToPod::Credit(credit) => (credit.id, Outcome::Granted),
             ToPod::Deny(denial) => (denial.id, Outcome::Denied(denial.reason)),
-            ToPod::Challenge(..) | ToPod::Welcome(_) | ToPod::Lease(_) => return,
+            ToPod::Challenge(..) | ToPod::Welcome(_) | ToPod::Lease(_) => return None,
         };
-        let Some(waiting) = self.draws.remove(&id) else { return };
+        let waiting = self.draws.remove(&id)?;
+        let mut refused = None;
         if let ToPod::Deny(denial) = message {
             waiting.span.record("weir.explain", &*denial.explain);
+            let (class, trace_id) = (waiting.class.clone(), waiting.trace_id.clone());
+            refused = Some(Refused { denial: denial.clone(), class, trace_id });
         }
         waiting.end(now, outcome, metrics);
+        refused
     }
 
-    /// Draws that wait, by class.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Name> {
-        self.draws.values().map(|waiting| &waiting.class)
+    /// Draws that wait, each with its class and since when.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&Name, Time)> {
+        self.draws.values().map(|waiting| (&waiting.class, waiting.since))
     }
 
     /// The sidecar will send its draws again.
@@ -162,6 +181,13 @@ fn span(draw: &DrawRequest) -> Span {
         service::trace_context::continue_from(&span, &headers);
     }
     span
+}
+
+/// The trace that a `traceparent` names.
+fn trace_id(traceparent: &str) -> Option<String> {
+    let id = traceparent.split('-').nth(1)?;
+    let is_id = id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit());
+    is_id.then(|| id.to_owned())
 }
 
 #[cfg(test)]

@@ -140,10 +140,19 @@ impl Site {
         self.launch().serving().await
     }
 
+    /// The same with more arguments.
+    pub(crate) async fn start_with(&self, arguments: &[&str]) -> Allocator {
+        self.launch_with(arguments).serving().await
+    }
+
     /// Starts an allocator that does not serve yet.
     pub(crate) fn launch(&self) -> Allocator {
+        self.launch_with(&[])
+    }
+
+    fn launch_with(&self, arguments: &[&str]) -> Allocator {
         let mut command = self.command();
-        command.args(["--insecure-plaintext", "--listen", "127.0.0.1:0"]);
+        command.args(["--insecure-plaintext", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut child = command.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -224,13 +233,31 @@ impl Allocator {
         }
     }
 
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub(crate) fn page(&self) -> String {
+        format!("http://{}/", self.admin)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> String {
+        self.ask(path).await.1
+    }
+
+    /// The head of the answer.
+    pub(crate) async fn head(&self, path: &str) -> String {
+        self.ask(path).await.0
+    }
+
+    async fn ask(&self, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -240,11 +267,7 @@ impl Allocator {
 
     /// Opens a stream and says hello.
     pub(crate) async fn connect(&self, hello: Hello) -> Sidecar {
-        let (out, messages) = mpsc::channel(64);
-        out.send(FromSidecar::Hello(hello.clone()).into()).await.unwrap();
-        let mut client = AllocatorClient::new(self.channel().await);
-        let inbound = client.session(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        Sidecar { hello, out, inbound, last_draw: 0 }
+        Sidecar::open(self.channel().await, hello).await
     }
 
     /// Opens a stream, learns the policy, and answers the challenge with `holdings`.
@@ -285,6 +308,15 @@ pub(crate) fn vector(amounts: &[(&str, u64)]) -> Vector {
 }
 
 impl Sidecar {
+    /// Opens a stream of a connection, and says hello.
+    pub(crate) async fn open(channel: Channel, hello: Hello) -> Sidecar {
+        let (out, messages) = mpsc::channel(64);
+        out.send(FromSidecar::Hello(hello.clone()).into()).await.unwrap();
+        let mut client = AllocatorClient::new(channel);
+        let inbound = client.session(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        Sidecar { hello, out, inbound, last_draw: 0 }
+    }
+
     pub(crate) async fn send(&self, message: ToAllocator) {
         self.out.send(FromSidecar::Lease(message).into()).await.unwrap();
     }
@@ -372,6 +404,15 @@ impl Sidecar {
     }
 
     pub(crate) async fn draw(&mut self, vector: Vector) -> Result<Credit, Denial> {
+        self.draw_in(vector, None).await
+    }
+
+    /// The same in a trace.
+    pub(crate) async fn draw_in(
+        &mut self,
+        vector: Vector,
+        traceparent: Option<&str>,
+    ) -> Result<Credit, Denial> {
         self.last_draw += 1;
         let id = DrawId(self.last_draw);
         self.send(ToAllocator::Draw(DrawRequest {
@@ -381,7 +422,7 @@ impl Sidecar {
             class: "default".into(),
             max_wait: PATIENCE,
             waited: Duration::ZERO,
-            traceparent: None,
+            traceparent: traceparent.map(Into::into),
         }))
         .await;
         let is_answer = |message| match message {

@@ -81,6 +81,11 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// Where the allocator serves its page.
+    pub(crate) fn page(&self) -> SocketAddr {
+        self.allocator.admin
+    }
+
     /// Kills the sidecars of the first `count` pods.
     pub(crate) async fn kill_sidecars(&mut self, count: usize) -> anyhow::Result<()> {
         for sidecar in &mut self.sidecars[..count] {

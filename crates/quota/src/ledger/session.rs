@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) waiting: u32,
     /// Requests that it has refused since it started.
     pub(super) refused: u64,
+    /// 429s that it got from providers since then.
+    pub(super) provider_429: u64,
     /// The longest time from a debit to its request's arrival.
     pub(super) transit: Duration,
     /// Credit that may still be spent, per budget, oldest first, with the time after which it is
@@ -100,6 +102,7 @@ impl Session {
             told: now,
             waiting: 0,
             refused: 0,
+            provider_429: 0,
             transit: Duration::ZERO,
             credits: BTreeMap::new(),
             draws: BTreeSet::new(),

@@ -35,6 +35,8 @@ pub struct WorkloadStatus {
     pub waiting: u32,
     /// Requests that its pods have refused since they started.
     pub refused: u64,
+    /// 429s that its pods got from providers since they started.
+    pub provider_429: u64,
     /// What its pods may accrue.
     pub leased: BTreeMap<BudgetId, Rate>,
     /// What was charged in the last minute.
@@ -123,6 +125,7 @@ fn workloads(now: Time, ledger: &mut Ledger) -> BTreeMap<Name, WorkloadStatus> {
         workload.connected += usize::from(session.connected);
         workload.waiting += session.waiting;
         workload.refused += session.refused;
+        workload.provider_429 += session.provider_429;
         for budget in session.terms.keys() {
             let leased = ledger.accounts.charge_of(now, pod, budget).0;
             *workload.leased.entry(budget.clone()).or_default() += leased;

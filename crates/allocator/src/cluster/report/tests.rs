@@ -61,6 +61,7 @@ fn ledger(used: u64, all: u64, waiting: u32) -> Status {
         connected: 3,
         waiting,
         refused: 0,
+        provider_429: 0,
         leased: BTreeMap::from([(id.clone(), Rate::from_micros(1_000_000))]),
         used_last_minute: BTreeMap::from([(id.clone(), Amount::from_units(used))]),
     };
