@@ -15,6 +15,10 @@ use crate::time::Time;
 use crate::timing::Timing;
 use crate::units::{Amount, Rate};
 
+mod sums;
+
+use sums::{Charge, Sums};
+
 /// Grants to one pod that may be unconfirmed at once. A pod that confirms nothing gets no more.
 const UNCONFIRMED_MAX: usize = 16;
 
@@ -71,6 +75,8 @@ pub struct Accounts {
     known: BTreeMap<BudgetId, Known>,
     capacity: BTreeMap<BudgetId, Capacity>,
     pods: BTreeMap<PodId, Account>,
+    /// What all of `pods` may hold together.
+    sums: Sums,
     nonce: Nonce,
 }
 
@@ -134,6 +140,7 @@ impl Accounts {
             known: BTreeMap::new(),
             capacity: BTreeMap::new(),
             pods: BTreeMap::new(),
+            sums: Sums::default(),
             nonce: Nonce(0),
         }
     }
@@ -156,7 +163,9 @@ impl Accounts {
 
     /// Sets what may be granted of a budget. A cut takes effect as pods confirm or expire.
     pub fn set_capacity(&mut self, budget: BudgetId, capacity: Capacity) {
-        self.capacity.insert(budget, capacity);
+        if self.capacity.get(&budget) != Some(&capacity) {
+            self.capacity.insert(budget, capacity);
+        }
     }
 
     /// Asks a pod what it holds. `None` while the leader before may still act (rule 4).
@@ -200,6 +209,8 @@ impl Accounts {
             known.caps += terms.cap;
         }
         account.grants.push(granted);
+        account.reap(now);
+        self.sums.count(now, pod, account);
         Registration::Accepted
     }
 
@@ -209,7 +220,11 @@ impl Accounts {
             && let Some(account) = self.pods.get_mut(pod)
             && version <= account.version
         {
+            let before = account.grants.len();
             account.grants.retain(|granted| granted.version >= version);
+            if account.grants.len() < before {
+                self.sums.recount(pod, account);
+            }
         }
     }
 
@@ -225,6 +240,16 @@ impl Accounts {
     pub fn gone(&mut self, pod: &PodId) {
         self.missing.remove(pod);
         self.pods.remove(pod);
+        self.sums.forget(pod);
+    }
+
+    /// Forgets grants that have surely ended.
+    pub fn reap(&mut self, now: Time) {
+        while let Some(pod) = self.sums.fallen(now).cloned() {
+            let Some(account) = self.pods.get_mut(&pod) else { return };
+            account.reap(now);
+            self.sums.count(now, &pod, account);
+        }
     }
 
     /// Grants `wanted`, or as much of it as the rules allow, as the pod's next lease. `None` if the
@@ -258,23 +283,23 @@ impl Accounts {
         account.version.0 += 1;
         let version = account.version;
         account.grants.push(Granted { version, full_until, items: charged });
+        self.sums.count(now, pod, account);
         Some(LeaseSet { epoch: self.epoch, version, echo, ttl: self.timing.lease_ttl, items })
     }
 
     /// What may be held of a budget at `now`, all pods and versions counted at their worst.
     pub fn charge(&self, now: Time, budget: &BudgetId) -> Rate {
-        self.pods.values().map(|account| account.charge(now, budget).0).sum()
+        self.sums.charge(now, budget, &self.pods).0
     }
 
     /// What may be held in local levels of a budget, those of missing pods included.
     pub fn caps(&self, now: Time, budget: &BudgetId) -> Amount {
-        let charged = self.pods.values().map(|account| account.charge(now, budget).1).sum();
-        self.lost_caps(now, budget) + charged
+        self.lost_caps(now, budget) + self.sums.charge(now, budget, &self.pods).1
     }
 
     /// The floors promised of a budget and not yet surely over.
     pub fn floors(&self, now: Time, budget: &BudgetId) -> Rate {
-        self.pods.values().map(|account| account.charge(now, budget).2).sum()
+        self.sums.charge(now, budget, &self.pods).2
     }
 
     /// What one pod may hold of a budget: rate, cap and floor.
@@ -312,10 +337,7 @@ impl Accounts {
         let takeover = [self.quiet_until, self.learn_until, self.floors_until];
         let takeover = takeover.into_iter().filter(|_| !self.missing.is_empty());
         let grants = self.pods.values().flat_map(|account| &account.grants);
-        let ends = grants.flat_map(|granted| {
-            let floors = granted.items.values().map(|terms| terms.floor_until);
-            floors.chain([granted.full_until])
-        });
+        let ends = grants.flat_map(Granted::ends);
         takeover.chain(ends).filter(|at| *at > now).min()
     }
 
@@ -367,28 +389,49 @@ impl Accounts {
         let floor_ttl = if floor.is_zero() { Duration::ZERO } else { wanted.floor_ttl };
         Terms { rate, cap: wanted.cap.min(own_cap + caps_room), floor, floor_ttl, ..wanted }
     }
-
-    /// Forgets grants that have surely ended.
-    fn reap(&mut self, now: Time) {
-        for account in self.pods.values_mut() {
-            account.grants.retain(|granted| granted.alive(now));
-        }
-    }
 }
 
 // === impl Account ===
 
 impl Account {
-    fn charge(&self, now: Time, budget: &BudgetId) -> (Rate, Amount, Rate) {
+    fn charge(&self, now: Time, budget: &BudgetId) -> Charge {
         let held = self.grants.iter().filter_map(|granted| {
             let terms = granted.items.get(budget)?;
             let alive = now < terms.floor_until.max(granted.full_until);
             alive.then(|| (terms.rate_at(now, granted), terms.cap, terms.floor))
         });
-        held.fold((Rate::ZERO, Amount::ZERO, Rate::ZERO), |most, held| {
-            (most.0.max(held.0), most.1.max(held.1), most.2.max(held.2))
-        })
+        held.fold(Charge::default(), most)
     }
+
+    /// The same for all budgets of which something may be held.
+    fn charges(&self, now: Time) -> BTreeMap<BudgetId, Charge> {
+        let mut charges = BTreeMap::new();
+        for granted in &self.grants {
+            for (budget, terms) in &granted.items {
+                if now < terms.floor_until.max(granted.full_until) {
+                    let held = (terms.rate_at(now, granted), terms.cap, terms.floor);
+                    let charge = charges.entry(budget.clone()).or_default();
+                    *charge = most(*charge, held);
+                }
+            }
+        }
+        charges
+    }
+
+    /// When the charge of some budget falls next by itself; [`Time::NEVER`] if it does not.
+    fn falls_at(&self, now: Time) -> Time {
+        let ends = self.grants.iter().flat_map(Granted::ends);
+        ends.filter(|at| *at > now).min().unwrap_or(Time::NEVER)
+    }
+
+    fn reap(&mut self, now: Time) {
+        self.grants.retain(|granted| granted.alive(now));
+    }
+}
+
+/// The larger of each.
+fn most(a: Charge, b: Charge) -> Charge {
+    (a.0.max(b.0), a.1.max(b.1), a.2.max(b.2))
 }
 
 // === impl Granted ===
@@ -405,6 +448,12 @@ impl Granted {
             left => now + timing.charged(left),
         };
         Granted { version: Version(0), full_until, items: items.collect() }
+    }
+
+    /// When something of it ends.
+    fn ends(&self) -> impl Iterator<Item = Time> {
+        let floors = self.items.values().map(|terms| terms.floor_until);
+        floors.chain([self.full_until])
     }
 
     fn alive(&self, now: Time) -> bool {

@@ -5,7 +5,7 @@
 //! accounted for in [`crate::accounts`], waiting draws in [`crate::queue`], shares in
 //! [`crate::shares`]; here they meet the central levels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::timing::Timing;
 use crate::units::{Amount, Rate};
 
 mod central;
+mod due;
 mod edges;
 mod headroom;
 mod inherited;
@@ -45,8 +46,6 @@ const PLAN_EVERY: Duration = Duration::from_millis(100);
 const STOCK_BLOCK_PERCENT: u64 = 1;
 /// A budget for which draws waited this long ago is still contended: queues run empty for moments.
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
-/// A challenge that nobody answered is repeated.
-const CHALLENGE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A draw is known by its pod and its name there.
 type Key = (PodId, DrawId);
@@ -57,9 +56,17 @@ pub struct Ledger {
     timing: Timing,
     accounts: Accounts,
     policy: Arc<Policy>,
+    /// Where in the policy the quota of each workload is.
+    quotas: BTreeMap<Name, usize>,
     centre: Centre,
     queue: FairQueue<Key>,
     sessions: BTreeMap<PodId, Session>,
+    /// Pods whose holdings are asked for, by when they are asked next.
+    strangers: BTreeSet<(Time, PodId)>,
+    /// Pods without a stream.
+    away: BTreeSet<PodId>,
+    /// When credit is surely void, in that order, and whose it is.
+    voids: VecDeque<(Time, PodId)>,
     outbox: Vec<(PodId, ToPod)>,
     plan_at: Time,
     /// What workloads were charged lately, for people.
@@ -89,9 +96,13 @@ impl Ledger {
             timing,
             accounts: Accounts::new(now, timing, start),
             policy: Arc::default(),
+            quotas: BTreeMap::new(),
             centre: Centre::default(),
             queue: FairQueue::default(),
             sessions: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            away: BTreeSet::new(),
+            voids: VecDeque::new(),
             outbox: Vec::new(),
             plan_at: now,
             used: BTreeMap::new(),
@@ -104,6 +115,7 @@ impl Ledger {
     pub fn set_policy(&mut self, now: Time, policy: Arc<Policy>) {
         self.centre.advance(now);
         self.centre.configure(now, &policy, self.first_use);
+        self.count_slots();
         for draw in self.queue.configure(Config::of(&policy)) {
             self.requeue(now, draw);
         }
@@ -111,10 +123,13 @@ impl Ledger {
         for (budget, capacity) in self.centre.capacities() {
             self.accounts.set_capacity(budget, capacity);
         }
-        for session in self.sessions.values_mut() {
+        // Others are asked for nothing, and have nothing that could be too much.
+        for session in self.sessions.values_mut().filter(|session| session.is_active()) {
             session.changed = true;
         }
-        self.used.retain(|flow, _| policy.quotas.iter().any(|quota| quota.key() == **flow));
+        let quotas = policy.quotas.iter().enumerate();
+        self.quotas = quotas.map(|(index, quota)| (quota.key().into(), index)).collect();
+        self.used.retain(|flow, _| self.quotas.contains_key(flow));
         self.policy = policy;
         self.first_use = false;
         self.plan_at = now;
@@ -162,7 +177,8 @@ impl Ledger {
         session.flow = quota;
         session.connected = true;
         session.welcome = false;
-        session.challenge_at = now;
+        self.away.remove(pod);
+        self.ask_at(now, pod);
     }
 
     /// A pod falls under another quota now.
@@ -177,6 +193,8 @@ impl Ledger {
         if let Some(session) = self.sessions.get_mut(pod) {
             session.connected = false;
             session.welcome = false;
+            self.strangers.remove(&(session.challenge_at, pod.clone()));
+            self.away.insert(pod.clone());
         }
         self.cancel_draws(pod);
     }
@@ -186,7 +204,6 @@ impl Ledger {
         self.centre.advance(now);
         self.end(pod);
         self.accounts.gone(pod);
-        self.sessions.remove(pod);
         self.refresh(now);
     }
 
@@ -218,10 +235,14 @@ impl Ledger {
         self.expire(now);
         self.challenge(now);
         self.dispatch(now);
-        for (_, _, budget) in self.queue.waiting().into_keys() {
-            self.contended.insert(budget, now);
+        for budget in self.queue.waited_for() {
+            match self.contended.get_mut(budget) {
+                Some(at) => *at = now,
+                None => drop(self.contended.insert(budget.clone(), now)),
+            }
         }
         if now >= self.plan_at {
+            self.forget_silent(now);
             self.plan(now);
             self.plan_at = now + PLAN_EVERY;
         }
@@ -232,8 +253,7 @@ impl Ledger {
     /// When `poll` has something to do next, if nothing else happens.
     pub fn next_wakeup(&self, now: Time) -> Option<Time> {
         let planned = (!self.sessions.is_empty()).then_some(self.plan_at);
-        let strangers = self.sessions.values().filter(|session| session.is_stranger());
-        let challenge = strangers.map(|session| session.challenge_at).min();
+        let challenge = self.strangers.first().map(|(at, _)| *at);
         let served = self.queue.next_wakeup(now, &self.centre);
         [planned, challenge, served].into_iter().flatten().min()
     }
@@ -258,12 +278,10 @@ impl Ledger {
         session.heard(now, holdings.mono);
         match self.accounts.register(now, pod, holdings) {
             Registration::Unasked => return,
-            Registration::Stale => {
-                session.challenge_at = now;
-                return;
-            }
+            Registration::Stale => return self.ask_at(now, pod),
             Registration::Accepted => {}
         }
+        self.strangers.remove(&(session.challenge_at, pod.clone()));
         if !session.known {
             session.known = true;
             session.counters = holdings.counters.clone();
@@ -277,12 +295,10 @@ impl Ledger {
                 session.counters.insert(budget.clone(), *counters);
             }
         }
-        session.slots = holdings
-            .items
-            .iter()
-            .map(|(budget, held)| (budget.clone(), held.in_use))
-            .filter(|(_, in_use)| !in_use.is_zero())
-            .collect();
+        let in_use = holdings.items.iter().map(|(budget, held)| (budget.clone(), held.in_use));
+        let slots: Vector = in_use.filter(|(_, in_use)| !in_use.is_zero()).collect();
+        self.centre.slots_change(&session.slots, &slots);
+        session.slots = slots;
         session.welcome = true;
         session.last_report = now;
         session.changed = true;
@@ -316,7 +332,9 @@ impl Ledger {
             central.take(since.overdrawn);
             if central.is_slots() {
                 let held = session.slots.entry(budget.clone()).or_default();
-                *held = *held + since.overdrawn - since.returned;
+                let before = *held;
+                *held = before + since.overdrawn - since.returned;
+                central.slots_change(before, *held);
             }
             central.settle(now, since.settled);
             if let Some(flow) = &session.flow {
@@ -456,50 +474,6 @@ impl Ledger {
 
     // --- what is due ---
 
-    fn challenge(&mut self, now: Time) {
-        let (epoch, quiet) = (self.accounts.epoch(), self.accounts.quiet_until());
-        for (pod, session) in &mut self.sessions {
-            // One by one: a newer challenge makes the answer to the one before worthless.
-            if !session.is_stranger() || now < session.challenge_at {
-                continue;
-            }
-            // Until the leader before has surely ended there is nothing to ask; try again later.
-            session.challenge_at = if now < quiet { quiet } else { now + CHALLENGE_AGAIN };
-            if let Some(nonce) = self.accounts.challenge(now, pod, session.boot) {
-                self.outbox.push((pod.clone(), ToPod::Challenge(epoch, nonce)));
-            }
-        }
-    }
-
-    fn expire(&mut self, now: Time) {
-        let expired = self.queue.expire(now);
-        self.left_queue(&expired);
-        for draw in expired {
-            let (pod, id) = draw.key;
-            let denial = Denial {
-                id,
-                reason: Reason::Deadline,
-                retry_after: Some(Duration::from_secs(1)),
-                explain: format!("class {}: its turn did not come in time", draw.class),
-            };
-            self.outbox.push((pod, ToPod::Deny(denial)));
-        }
-        for session in self.sessions.values_mut() {
-            for (budget, amount) in session.expire(now) {
-                self.centre.no_longer_outstanding(&budget, amount);
-            }
-        }
-        let silent = |(pod, session): &(&PodId, &Session)| {
-            let uses_slots = session.slots.values().any(|slots| !slots.is_zero());
-            !session.connected && !uses_slots && self.accounts.holds_nothing(now, pod)
-        };
-        let silent: Vec<PodId> =
-            self.sessions.iter().filter(silent).map(|(pod, _)| pod.clone()).collect();
-        for pod in silent {
-            self.gone(now, &pod);
-        }
-    }
-
     /// Grants credit to whoever is next, as far as it reaches.
     fn dispatch(&mut self, now: Time) {
         let until = now + self.timing.charged(self.timing.spend_by);
@@ -516,9 +490,11 @@ impl Ledger {
                     credits.push_back((until, *amount));
                 } else if central.is_slots() {
                     *session.slots.entry(budget.clone()).or_default() += *amount;
+                    central.slots_change(Amount::ZERO, *amount);
                 }
             }
             session.granted.insert(id, (until, draw.vector));
+            self.voids.push_back((until, pod.clone()));
             let (epoch, echo) = (self.accounts.epoch(), session.echo);
             let credit = Credit { id, epoch, echo, spend_by: self.timing.spend_by };
             self.outbox.push((pod, ToPod::Credit(credit)));
@@ -540,8 +516,7 @@ impl Ledger {
         let learning = self.accounts.learning(now);
         for (budget, central) in self.centre.iter_mut() {
             if central.is_slots() {
-                let held = self.sessions.values().filter_map(|session| session.slots.get(budget));
-                central.set_slots(held.copied().sum(), learning);
+                central.set_slots(learning);
                 continue;
             }
             self.accounts.set_capacity(budget.clone(), central.capacity());
@@ -550,9 +525,20 @@ impl Ledger {
         }
     }
 
+    /// Counts the slots in use under budgets that have changed.
+    fn count_slots(&mut self) {
+        self.centre.iter_mut().for_each(|(_, central)| central.forget_slots());
+        for session in self.sessions.values() {
+            self.centre.slots_change(&Vector::new(), &session.slots);
+        }
+    }
+
     fn end(&mut self, pod: &PodId) {
         self.cancel_draws(pod);
+        self.away.remove(pod);
         if let Some(mut session) = self.sessions.remove(pod) {
+            self.strangers.remove(&(session.challenge_at, pod.clone()));
+            self.centre.slots_change(&session.slots, &Vector::new());
             for (budget, amount) in session.drop_credits() {
                 self.centre.no_longer_outstanding(&budget, amount);
             }
@@ -581,8 +567,7 @@ impl Ledger {
     }
 
     fn quota(&self, flow: &str) -> Option<&Quota> {
-        let (namespace, name) = flow.split_once('/')?;
-        self.policy.quotas.iter().find(|q| *q.namespace == *namespace && *q.name == *name)
+        self.policy.quotas.get(*self.quotas.get(flow)?)
     }
 }
 

@@ -15,6 +15,7 @@ mod draw;
 mod estimate;
 mod flow;
 mod lane;
+mod least;
 mod levels;
 mod reservations;
 mod tag;
@@ -28,6 +29,7 @@ use crate::budget::BudgetId;
 use crate::charge::Vector;
 use crate::message::Reason;
 use crate::policy::Name;
+use crate::queue::class::Class;
 use crate::queue::estimate::{Estimate, Outlook};
 use crate::queue::flow::{Budgets, Order};
 use crate::queue::lane::{Lane, Rules};
@@ -235,6 +237,12 @@ impl<K: Ord + Clone> FairQueue<K> {
             }
         }
         waiting
+    }
+
+    /// The budgets that something waits for; one may come several times.
+    pub fn waited_for(&self) -> impl Iterator<Item = &BudgetId> {
+        let classes = self.lanes.values().flat_map(|lane| lane.classes.values());
+        classes.flat_map(Class::waited_for)
     }
 
     /// How many draws wait.

@@ -198,3 +198,41 @@ fn a_cut_is_in_force_for_grants_at_once_and_for_the_sum_when_pods_confirm() {
     accounts.acked(&pod("a"), Epoch(1), version);
     assert_eq!(accounts.charge(at(1), &budget()), rate(5));
 }
+
+/// What is kept up to date is what adding up would say, whatever happens in whatever order.
+#[test]
+fn sums_kept_up_to_date_are_those_of_all_pods() {
+    let mut accounts = accounts(takeover(1, 0, &["a"], 0));
+    let pods: Vec<PodId> = (0..6).map(|n| pod(&format!("pod-{n}"))).collect();
+    // Numbers without a pattern (Knuth's multiplier); the last bits of such a series have one.
+    let mut last = 1u64;
+    let mut draw = |below: u64| {
+        last = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (last >> 33) % below
+    };
+    let mut now = at(0);
+    for step in 0..20_000 {
+        let pod = &pods[usize::try_from(draw(6)).unwrap()];
+        match draw(8) {
+            0 => now = now + Duration::from_millis(draw(40_000)),
+            1 => accounts.gone(pod),
+            2 => {
+                if let Some(nonce) = accounts.challenge(now, pod, draw(2)) {
+                    let held = holdings(nonce, draw(3), draw(60), draw(2));
+                    let _ = accounts.register(now, pod, &held);
+                }
+            }
+            3 => accounts.acked(pod, Epoch(1), Version(draw(30))),
+            4 => accounts.reap(now),
+            _ => drop(accounts.grant(now, pod, now, &wanted(draw(5), draw(2)))),
+        }
+        let each = accounts.pods().map(|pod| accounts.charge_of(now, pod, &budget()));
+        let (mut rates, mut caps, mut floors) = (Rate::ZERO, Amount::ZERO, Rate::ZERO);
+        for (rate, cap, floor) in each {
+            (rates, caps, floors) = (rates + rate, caps + cap, floors + floor);
+        }
+        assert_eq!(accounts.charge(now, &budget()), rates, "step {step}");
+        assert_eq!(accounts.caps(now, &budget()) - accounts.lost_caps(now, &budget()), caps);
+        assert_eq!(accounts.floors(now, &budget()), floors, "step {step}");
+    }
+}

@@ -33,6 +33,8 @@ pub(super) struct Central {
     bucket: Bucket,
     /// Slots that nobody holds.
     free: Amount,
+    /// And that somebody does; too wide to saturate, so that what comes is right when it goes.
+    in_use: u128,
     /// Of the last `advance`.
     at: Time,
     /// R, at the last change of what it rests on.
@@ -80,6 +82,7 @@ impl Central {
         let mut central = Central {
             bucket: Bucket::new(now, Rate::ZERO, Amount::ZERO),
             free: Amount::ZERO,
+            in_use: 0,
             at: now,
             full_rate: Rate::ZERO,
             guard: TRANSIT_AT_FIRST,
@@ -445,11 +448,23 @@ impl Central {
         self.bucket.add(amount);
     }
 
-    /// Slots: sets what is in use; nothing is free until every holder is known.
-    pub(super) fn set_slots(&mut self, held: Amount, learning: bool) {
+    /// Slots: sets what is free; nothing is until every holder is known.
+    pub(super) fn set_slots(&mut self, learning: bool) {
         if let Kind::Slots { count } = self.budget.kind {
+            let held = Amount::from_micros(u64::try_from(self.in_use).unwrap_or(u64::MAX));
             self.free = if learning { Amount::ZERO } else { count - held };
         }
+    }
+
+    /// A pod that used so many slots uses so many now.
+    pub(super) fn slots_change(&mut self, before: Amount, after: Amount) {
+        self.in_use += u128::from(after.micros());
+        self.in_use = self.in_use.saturating_sub(u128::from(before.micros()));
+    }
+
+    /// The slots in use are counted anew.
+    pub(super) fn forget_slots(&mut self) {
+        self.in_use = 0;
     }
 
     /// True for what is held until a request ends.

@@ -26,10 +26,10 @@ impl Ledger {
             self.deny_hopeless();
         }
         let askers = self.askers(now);
-        let leases = plan::leases(&self.leasable(now), &askers);
+        let mut leases = plan::leases(&self.leasable(now), &askers);
         let pods: Vec<PodId> = self.sessions.keys().cloned().collect();
         for pod in pods {
-            let wanted = leases.get(&pod).cloned().unwrap_or_default();
+            let wanted = leases.remove(&pod).unwrap_or_default();
             if self.is_due(now, &pod, &wanted) {
                 self.grant(now, &pod, wanted);
             }

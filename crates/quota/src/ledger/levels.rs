@@ -115,6 +115,22 @@ impl Centre {
         }
     }
 
+    /// A pod that used so many slots of each uses so many now.
+    pub(super) fn slots_change(&mut self, before: &Vector, after: &Vector) {
+        for (budget, amount) in before {
+            self.budgets
+                .get_mut(budget)
+                .into_iter()
+                .for_each(|it| it.slots_change(*amount, Amount::ZERO));
+        }
+        for (budget, amount) in after {
+            self.budgets
+                .get_mut(budget)
+                .into_iter()
+                .for_each(|it| it.slots_change(Amount::ZERO, *amount));
+        }
+    }
+
     pub(super) fn no_longer_outstanding(&mut self, budget: &BudgetId, amount: Amount) {
         if let Some(central) = self.budgets.get_mut(budget) {
             central.no_longer_outstanding(amount);

@@ -115,6 +115,11 @@ impl Session {
         self.connected && !self.welcome
     }
 
+    /// True if it holds a lease or asks for something.
+    pub(super) fn is_active(&self) -> bool {
+        !self.terms.is_empty() || self.demand.values().any(|demand| !demand.rate.is_zero())
+    }
+
     /// Takes a clock reading of the pod that arrived at `now`.
     pub(super) fn heard(&mut self, now: Time, mono: Time) {
         self.echo = self.echo.max(mono);

@@ -67,6 +67,11 @@ impl Class {
         self.waiting.contains_key(budget)
     }
 
+    /// The budgets that a draw of the class waits for.
+    pub(super) fn waited_for(&self) -> impl Iterator<Item = &BudgetId> {
+        self.waiting.keys()
+    }
+
     /// What its draws take of `budget`, in millionths.
     pub(super) fn cost(&self, budget: &BudgetId) -> u128 {
         self.waiting.get(budget).map_or(0, |waits| waits.cost)

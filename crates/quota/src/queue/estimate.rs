@@ -201,6 +201,9 @@ impl<K, L: Levels> Outlook<'_, K, L> {
     /// The work of all workloads of this class value but `own`.
     fn work(&self, own: &FlowId, value: i32, until: Tag) -> Work {
         let mut work = Work::default();
+        if self.lane.is_empty() {
+            return work;
+        }
         for (id, flow) in &self.lane.flows {
             if flow.band.value != value || flow.is_idle() || id == own {
                 continue;

@@ -14,6 +14,7 @@ use crate::queue::class::Class;
 use crate::queue::config::{Band, Config};
 use crate::queue::draw::{Draw, FlowKey};
 use crate::queue::flow::{Budgets, Flow, Line, Order};
+use crate::queue::least::Least;
 use crate::queue::levels::Levels;
 use crate::queue::reservations::Fit;
 use crate::queue::tag::{Stretch, Tag};
@@ -45,6 +46,8 @@ pub(super) struct Rules {
 pub(super) struct Lane<K> {
     pub(super) flows: BTreeMap<FlowId, Flow<K>>,
     pub(super) classes: BTreeMap<Name, Class>,
+    /// What must be there for anything to be granted.
+    least: Least,
     /// The virtual time of each class value.
     clocks: BTreeMap<i32, Tag>,
 }
@@ -70,7 +73,12 @@ impl Rules {
 
 impl<K> Default for Lane<K> {
     fn default() -> Lane<K> {
-        Lane { flows: BTreeMap::new(), classes: BTreeMap::new(), clocks: BTreeMap::new() }
+        Lane {
+            flows: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            least: Least::default(),
+            clocks: BTreeMap::new(),
+        }
     }
 }
 
@@ -80,6 +88,7 @@ impl<K> Lane<K> {
         let band = rules.band(&draw.class);
         let class = self.classes.entry(draw.class.clone()).or_insert_with(|| Class::new(band));
         class.arrive(&draw.vector);
+        self.least.arrive(budgets, &draw.vector);
         let flow = self.flow((draw.class.clone(), draw.flow.clone()), rules);
         flow.push(budgets, order, draw, work);
     }
@@ -92,7 +101,7 @@ impl<K> Lane<K> {
         order: &Order,
     ) -> Option<Draw<K>> {
         let draw = self.flows.get_mut(id)?.remove(budgets, order)?;
-        self.left(&draw);
+        self.left(budgets, &draw);
         Some(draw)
     }
 
@@ -103,13 +112,16 @@ impl<K> Lane<K> {
         levels: &mut impl Levels,
         rules: &mut Rules,
     ) -> Vec<Draw<K>> {
-        self.forget_idle();
         let mut granted = Vec::new();
+        if self.least.opens_at(now, levels) > now {
+            return granted;
+        }
+        self.forget_idle();
         // What one walk grants may make a minimum share due for a head that it had passed before.
         loop {
             let before = granted.len();
             self.grant(now, levels, rules, &mut granted);
-            if granted.len() == before {
+            if granted.len() == before || self.least.opens_at(now, levels) > now {
                 return granted;
             }
         }
@@ -117,8 +129,9 @@ impl<K> Lane<K> {
 
     /// When something could be granted that cannot now; [`Time::NEVER`] if time alone does not help.
     pub(super) fn next_wakeup(&self, now: Time, levels: &impl Levels, rules: &Rules) -> Time {
-        if self.is_empty() {
-            return Time::NEVER;
+        let opens_at = self.least.opens_at(now, levels);
+        if self.is_empty() || opens_at > now {
+            return opens_at;
         }
         let view = View { now, lane: self, rules };
         let mut walk = Walk::begin(view);
@@ -155,6 +168,7 @@ impl<K> Lane<K> {
 
     /// Takes over everything of another lane, which turned out to be one with this.
     pub(super) fn absorb(&mut self, other: Lane<K>) {
+        self.least.absorb(other.least);
         for (name, class) in other.classes {
             let band = class.band;
             self.classes.entry(name).or_insert_with(|| Class::new(band)).absorb(class);
@@ -270,7 +284,7 @@ impl<K> Lane<K> {
         }
         rules.accounts.take(now, &head.flow.1, &flow.terms, &draw.vector);
         self.share_out(turn, value, &head.flow.0, &draw.vector);
-        self.left(&draw);
+        self.left(&head.budgets, &draw);
         draw
     }
 
@@ -303,13 +317,14 @@ impl<K> Lane<K> {
         }
     }
 
-    fn left(&mut self, draw: &Draw<K>) {
+    fn left(&mut self, budgets: &Budgets, draw: &Draw<K>) {
+        self.least.leave(budgets);
         if let Some(class) = self.classes.get_mut(&draw.class) {
             class.leave(&draw.vector);
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.classes.values().all(|class| class.count == 0)
     }
 
