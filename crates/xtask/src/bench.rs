@@ -17,6 +17,7 @@ use crate::bench::report::{Report, Versions};
 use crate::bench::rig::Rig;
 use crate::workspace::{Workspace, output};
 
+mod allocator;
 mod client;
 mod footprint;
 mod machine;
@@ -26,9 +27,12 @@ mod report;
 mod rig;
 mod stats;
 
-/// How much is measured, and how it is told.
+/// What is measured, how much, and how it is told.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// In each round the requests go each way, one way after the other.
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(5..=1_000))]
     rounds: u32,
@@ -38,6 +42,13 @@ pub(crate) struct Args {
     /// The form of the result.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+/// What is measured instead of the sidecar.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Measure one allocator on one core with thousands of sidecars; some six minutes.
+    Allocator(allocator::Args),
 }
 
 /// The form of the result.
@@ -52,6 +63,9 @@ enum Output {
 
 /// Builds what is measured, measures it, and prints the result.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
+    if let Some(Other::Allocator(args)) = &args.other {
+        return allocator::run(workspace, args);
+    }
     let haproxy = haproxy_version()?;
     // Before the build, which is a load of its own.
     let machine = Machine::read()?;

@@ -38,7 +38,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure what the sidecar costs, beside a direct connection and HAProxy; about a minute.
+    /// Measure what the sidecar costs, beside a direct connection and HAProxy; about a minute. Or what an
+    /// allocator does for thousands of sidecars.
     Bench(bench::Args),
     /// Write anew what is generated from the sources and committed: the custom resource definitions, the
     /// table of the chart's values, and, where there is a helm, the plain manifests.

@@ -50,7 +50,11 @@ impl Process {
         folder: &Path,
     ) -> anyhow::Result<Process> {
         let log = folder.join(format!("{name}.log"));
-        let file = File::create(&log).with_context(|| log.display().to_string())?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| log.display().to_string())?;
         for (variable, _) in std::env::vars_os() {
             let text = variable.to_string_lossy();
             if FOREIGN_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
@@ -93,6 +97,13 @@ impl Process {
             kib.map(|kib| kib * 1_024).with_context(|| format!("/proc tells no {name}"))
         };
         Ok(Memory { resident_bytes: bytes("VmRSS:")?, anonymous_bytes: bytes("RssAnon:")? })
+    }
+
+    /// Ends it, without a word to it.
+    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     fn log_end(&self) -> String {

@@ -181,7 +181,7 @@ impl Sidecar {
 }
 
 /// Addresses on 127.0.0.1 that nobody listens on.
-fn free<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
+pub(super) fn free<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     // All are held until the last one is known, so that no two are the same.
     let mut held = Vec::new();
     let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];

@@ -9,7 +9,7 @@ use crate::workspace::{Package, Workspace, output};
 
 /// Each crate with what it may use of ours. Those which are not here may use everything but each
 /// other: the command line, the tests and this.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("quota", &[]),
     ("service", &[]),
     ("providers", &["quota"]),
@@ -19,6 +19,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("allocator", &["quota", "wire", "crds", "service"]),
     ("emulator", &["quota", "providers", "service"]),
     ("sim", &["quota", "providers"]),
+    ("fleet", &["quota", "wire", "service"]),
 ];
 
 /// Nothing may use these.
