@@ -19,7 +19,7 @@ use quota::time::Time;
 use quota::units::Amount;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
@@ -88,7 +88,8 @@ pub(crate) struct Site {
 /// A running allocator. Dropped, it is killed.
 pub(crate) struct Allocator {
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    /// Lines as they come: a program whose log nobody reads stands still at some point.
+    log: mpsc::UnboundedReceiver<String>,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
 }
@@ -154,7 +155,7 @@ impl Site {
         let mut command = self.command();
         command.args(["--insecure-plaintext", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut child = command.spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = read_on(child.stderr.take().unwrap());
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Allocator { child, log, address: nowhere, admin: nowhere }
     }
@@ -188,8 +189,7 @@ impl Allocator {
     pub(crate) async fn logged(&mut self, text: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         let mut before = String::new();
-        while let Ok(Ok(Some(line))) = tokio::time::timeout_at(deadline, self.log.next_line()).await
-        {
+        while let Ok(Some(line)) = tokio::time::timeout_at(deadline, self.log.recv()).await {
             if line.contains(text) {
                 return serde_json::from_str(&line).unwrap();
             }
@@ -200,7 +200,7 @@ impl Allocator {
 
     /// True if it ends or says something within `time`.
     pub(crate) async fn stirs_within(&mut self, time: Duration) -> bool {
-        timeout(time, self.log.next_line()).await.is_ok()
+        timeout(time, self.log.recv()).await.is_ok()
     }
 
     /// As `kill -9` does.
@@ -277,6 +277,17 @@ impl Allocator {
         sidecar.welcome(None).await;
         (sidecar, policy)
     }
+}
+
+fn read_on(stderr: ChildStderr) -> mpsc::UnboundedReceiver<String> {
+    let (lines, log) = mpsc::unbounded_channel();
+    let mut reader = BufReader::new(stderr).lines();
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = reader.next_line().await {
+            let _ = lines.send(line);
+        }
+    });
+    log
 }
 
 // === impl Sidecar ===

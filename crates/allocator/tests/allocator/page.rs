@@ -60,13 +60,13 @@ async fn a_refused_draw_is_explained_with_its_trace() {
 async fn in_a_browser_the_page_shows_hundreds_of_pods_and_a_refusal_that_links_to_its_trace() {
     let site = Site::new();
     let allocator = site.start_with(&["--jaeger", "http://jaeger.example/"]).await;
-    let mut sidecars = Vec::new();
-    for pod in 0..MANY {
+    let (first, _) = allocator.join(hello("chat-000", 1)).await;
+    let mut sidecars = vec![first];
+    for pod in 1..MANY {
         let hello = Hello { pid: None, ..hello(&format!("chat-{pod:03}"), 1) };
         sidecars.push(allocator.connect(hello).await);
     }
     allocator.until(|state| state["pods_in_all"] == MANY).await;
-    sidecars[0].welcome(None).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
     let draw = sidecars[0].draw_in(vector(&[(RPM, 700)]), Some(&traceparent)).await;
