@@ -313,6 +313,7 @@ impl Session {
                     Some(FromSidecar::Lease(message)) => {
                         opened.ledger.message(&opened.key, message).await?;
                     }
+                    Some(FromSidecar::Unknown) => debug!("a sidecar says what this version does not know"),
                     Some(FromSidecar::Hello(_)) => return Err(Refusal::Hello.into()),
                     None => return Ok(()),
                 },

@@ -250,6 +250,7 @@ impl Lease {
                 self.standing.send_replace(Standing::NoQuota(explain.into()));
             }
             FromAllocator::Ticket(ticket) => *self.ticket.lock() = ticket,
+            FromAllocator::Unknown => debug!("the allocator says what this version does not know"),
             // It closes the stream itself; leases run on.
             FromAllocator::Drain => debug!("the allocator ends"),
             FromAllocator::Redirect { address } => {

@@ -5,7 +5,7 @@ use quota::message::{Epoch, Nonce, ToPod};
 use quota::policy::PodPolicy;
 
 use crate::MAX_MESSAGE_BYTES;
-use crate::bounds::{self, EXPLAIN_MAX, URL_MAX, known, required};
+use crate::bounds::{self, EXPLAIN_MAX, URL_MAX, known};
 use crate::error::Error;
 use crate::generated as proto;
 use crate::generated::to_sidecar::Message;
@@ -40,6 +40,8 @@ pub enum FromAllocator {
         /// What to do about it, for people.
         explain: String,
     },
+    /// What only a later version says; it changes nothing.
+    Unknown,
 }
 
 /// Why a session is refused. The labels are the closed list of the metrics.
@@ -88,6 +90,7 @@ impl From<FromAllocator> for proto::ToSidecar {
             FromAllocator::Drain => Message::Drain(proto::Drain {}),
             FromAllocator::Redirect { address } => Message::Redirect(proto::Redirect { address }),
             FromAllocator::Ticket(ticket) => Message::Ticket(proto::Ticket { ticket }),
+            FromAllocator::Unknown => return proto::ToSidecar { message: None },
             FromAllocator::Refused { reason, explain } => {
                 let reason = proto::RefusedReason::from(reason).into();
                 Message::Refused(proto::Refused { reason, explain: bounds::explain(explain) })
@@ -102,7 +105,8 @@ impl TryFrom<proto::ToSidecar> for FromAllocator {
 
     fn try_from(message: proto::ToSidecar) -> Result<FromAllocator, Error> {
         let explain = |field, text| bounds::text(field, text, EXPLAIN_MAX);
-        Ok(match required("message", message.message)? {
+        let Some(message) = message.message else { return Ok(FromAllocator::Unknown) };
+        Ok(match message {
             Message::Challenge(challenge) => FromAllocator::Lease(ToPod::Challenge(
                 Epoch(challenge.epoch),
                 Nonce(challenge.nonce),

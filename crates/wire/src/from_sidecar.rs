@@ -17,6 +17,8 @@ pub enum FromSidecar {
     Hello(Hello),
     /// The lease protocol.
     Lease(message::ToAllocator),
+    /// What only a later version says; it changes nothing.
+    Unknown,
 }
 
 /// Who is there.
@@ -51,6 +53,7 @@ impl From<FromSidecar> for proto::ToAllocator {
         let message = match message {
             FromSidecar::Hello(hello) => Message::Hello(hello.into()),
             FromSidecar::Lease(message) => message.into(),
+            FromSidecar::Unknown => return proto::ToAllocator { message: None },
         };
         proto::ToAllocator { message: Some(message) }
     }
@@ -61,7 +64,8 @@ impl TryFrom<proto::ToAllocator> for FromSidecar {
 
     fn try_from(message: proto::ToAllocator) -> Result<FromSidecar, Error> {
         use message::ToAllocator;
-        let message = match required("message", message.message)? {
+        let Some(message) = message.message else { return Ok(FromSidecar::Unknown) };
+        let message = match message {
             Message::Hello(hello) => return Ok(FromSidecar::Hello(hello.try_into()?)),
             Message::Holdings(holdings) => ToAllocator::Holdings(holdings.try_into()?),
             Message::Report(report) => ToAllocator::Report(report.try_into()?),

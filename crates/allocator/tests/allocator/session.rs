@@ -173,13 +173,27 @@ async fn a_message_that_breaks_the_contract_ends_its_own_session_only() {
     twice.send_raw(FromSidecar::Hello(hello("bad", 1)).into()).await;
     assert_eq!(twice.refused().await.0, RefusedReason::BadMessage);
 
-    let mut empty = allocator.connect(hello("bad", 1)).await;
-    empty.policy().await;
-    empty.send_raw(wire::ToAllocator::default()).await;
-    let (reason, explain) = empty.refused().await;
-    assert_eq!((reason, &*explain), (RefusedReason::BadMessage, "bad message: message is missing"));
-
     good.draw(vector(&[(RPM, 1)])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_only_a_later_sidecar_says_is_passed_over_unless_it_is_the_greeting() {
+    let site = Site::new();
+    let allocator = site.start().await;
+    let (mut sidecar, _) = allocator.join(hello("chat-1", 1)).await;
+    sidecar.send_raw(FromSidecar::Unknown.into()).await;
+    sidecar.draw(vector(&[(RPM, 1)])).await.unwrap();
+
+    let (later, messages) = tokio::sync::mpsc::channel(1);
+    later.send(FromSidecar::Unknown.into()).await.unwrap();
+    let mut client = wire::AllocatorClient::new(allocator.channel().await);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let mut inbound = client.session(messages).await.unwrap().into_inner();
+    let message = tokio::time::timeout(PATIENCE, inbound.message()).await.unwrap().unwrap();
+    let answer = message.unwrap().try_into();
+    let is_refused =
+        matches!(answer, Ok(FromAllocator::Refused { reason: RefusedReason::BadMessage, .. }));
+    assert!(is_refused, "{answer:?}");
 }
 
 #[tokio::test]

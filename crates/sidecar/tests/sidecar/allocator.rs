@@ -111,6 +111,11 @@ impl FakeAllocator {
         .await
     }
 
+    /// How many messages so far match.
+    pub(crate) fn count(&self, matches: impl Fn(&FromSidecar) -> bool) -> usize {
+        self.shared.heard.lock().iter().filter(|message| matches(message)).count()
+    }
+
     /// All draws so far.
     pub(crate) fn draws(&self) -> Vec<DrawRequest> {
         let heard = self.shared.heard.lock();
@@ -176,6 +181,8 @@ impl FakeAllocator {
                     let Ok(Some(message)) = message else { return };
                     let message = FromSidecar::try_from(message).expect("the sidecar keeps the contract");
                     if matches!(message, FromSidecar::Hello(_)) {
+                        // A later version may say more; no test is to notice.
+                        send(FromAllocator::Unknown).await;
                         let first = about(policy.borrow_and_update().clone());
                         send(first).await;
                         send(FromAllocator::Lease(ToPod::Challenge(epoch, Nonce(7)))).await;

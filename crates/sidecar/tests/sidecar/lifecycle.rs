@@ -19,12 +19,21 @@ async fn a_sidecar_says_who_it_is() {
         .allocator
         .heard(|message| match message {
             FromSidecar::Hello(hello) => Some(hello.clone()),
-            FromSidecar::Lease(_) => None,
+            _ => None,
         })
         .await;
     assert_eq!((hello.namespace.as_str(), hello.pod.as_str()), ("shop", "chat-1"));
     assert_eq!(hello.labels.get("app").map(String::as_str), Some("chat"));
     assert_eq!(hello.pid, Some(std::process::id()));
+}
+
+#[tokio::test]
+async fn what_only_a_later_allocator_says_does_not_end_the_session() {
+    // The fake says such a thing right after the greeting.
+    let rig = Rig::start(FakeProvider::start(|_| text(200, CHAT_ANSWER)).await).await;
+    assert_eq!(rig.client().await.ask(chat()).await.status.as_u16(), 200);
+    let hellos = rig.allocator.count(|message| matches!(message, FromSidecar::Hello(_)));
+    assert_eq!(hellos, 1);
 }
 
 #[tokio::test]
