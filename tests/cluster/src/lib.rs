@@ -10,5 +10,6 @@ pub mod namespace;
 pub mod part;
 pub mod process;
 pub mod provider;
+pub mod token;
 pub mod wait;
 pub mod weir;

@@ -1,9 +1,12 @@
 //! Who a pod is, and what it gets: by its own token, and by nothing else.
 
+#![expect(clippy::print_stdout, reason = "what is left out is said")]
+
 use std::time::Duration;
 
 use cluster_tests::kubectl::Kubectl;
 use cluster_tests::namespace::Namespace;
+use cluster_tests::token::{Life, Signer};
 use cluster_tests::wait;
 use cluster_tests::weir::Weir;
 use serde_json::{Value, json};
@@ -81,6 +84,67 @@ fn says(namespace: &Namespace, pod: &str, words: &str) -> String {
     wait::within(TOLD, words, || logs.attempt().filter(|log| log.contains(words)))
 }
 
+/// Waits for the Event that tells of the pod's refusal, and returns what it says.
+fn event(namespace: &Namespace, pod: &str) -> String {
+    let about = format!("--field-selector=involvedObject.name={pod},reason=SidecarRefused");
+    let notes = "--output=jsonpath={.items[*].message}";
+    let events = namespace.kubectl(&["get", "events", &about, notes]);
+    wait::within(TOLD, "there is an Event", || {
+        events.attempt().filter(|notes| !notes.trim().is_empty())
+    })
+}
+
+/// A token of the pod as the API server makes it, for the audience `weir`.
+fn token(namespace: &Namespace, pod: &str) -> String {
+    let pod = format!("--bound-object-name={pod}");
+    let bound = ["--bound-object-kind=Pod", &pod, "--audience=weir"];
+    namespace.kubectl(&[&["create", "token", "default"][..], &bound].concat()).succeeds()
+}
+
+/// The sessions that the leader has refused because of the sidecar's identity.
+fn refused_for_identity(weir: Weir) -> u64 {
+    let metrics = metrics(weir);
+    let is_it = |line: &&str| {
+        line.starts_with("weir_allocator_refused_sessions_total{")
+            && line.contains("reason=\"identity\"")
+    };
+    let line = metrics.lines().find(is_it);
+    let count = line.and_then(|line| line.rsplit_once(' ')).map(|(_, count)| count);
+    count.map_or(0, |count| count.parse().expect("it is a number"))
+}
+
+fn metrics(weir: Weir) -> String {
+    let leader = weir.leader();
+    let path = format!("/api/v1/namespaces/weir-system/pods/{leader}:7421/proxy/metrics");
+    Kubectl::new(&["get", "--raw", &path]).succeeds()
+}
+
+#[test]
+fn a_token_that_has_expired_is_refused_and_one_that_differs_in_nothing_else_is_not() {
+    let Some(signer) = Signer::of_cluster() else {
+        println!("LEFT OUT: the key that signs this cluster's tokens is not ours");
+        return;
+    };
+    let weir = Weir::install();
+    let namespace = Namespace::new("expired");
+    let before = refused_for_identity(weir);
+    const HOUR: i64 = 3600;
+    for (name, life) in
+        [("late", Life { from: -2 * HOUR, to: -HOUR }), ("in-time", Life { from: -HOUR, to: HOUR })]
+    {
+        // It waits for its volume: its token can only be made when there is a pod.
+        let volume = json!({"secret": {"secretName": name}});
+        Kubectl::apply(&pod(&namespace, name, &volume).to_string()).succeeds();
+        secret(&namespace, name, &signer.copy(&token(&namespace, name), life));
+    }
+    let log = says(&namespace, "late", "the API server does not accept the token");
+    assert!(log.contains("token has expired"), "{log}");
+    let note = event(&namespace, "late");
+    assert!(note.contains("token has expired"), "{note}");
+    assert!(refused_for_identity(weir) > before);
+    says(&namespace, "in-time", "no quota matches this pod");
+}
+
 #[test]
 fn a_pod_gets_what_its_own_token_proves_and_is_told_why_it_gets_nothing() {
     let weir = Weir::install();
@@ -114,9 +178,7 @@ spec:
     let logs = [says(&namespace, "entitled", "welcomed by an allocator")];
 
     // Of the wrong audience, of another pod, and none at all.
-    let bound = ["--bound-object-kind=Pod", "--bound-object-name=entitled", "--audience=weir"];
-    let arguments = [&["create", "token", "default"][..], &bound].concat();
-    let stolen = namespace.kubectl(&arguments).succeeds();
+    let stolen = token(&namespace, "entitled");
     for (name, volume, words) in [
         ("other-audience", projected("vault"), "the API server does not accept the token"),
         ("thief", secret(&namespace, "stolen", stolen.trim()), "its token is of identity/entitled"),
@@ -125,18 +187,11 @@ spec:
     ] {
         Kubectl::apply(&pod(&namespace, name, &volume).to_string()).succeeds();
         says(&namespace, name, words);
-        let about = format!("--field-selector=involvedObject.name={name},reason=SidecarRefused");
-        let events = namespace.kubectl(&["get", "events", &about, "--output=name"]);
-        wait::within(TOLD, "there is an Event", || {
-            events.attempt().filter(|names| !names.trim().is_empty())
-        });
+        event(&namespace, name);
     }
     let none = says(&namespace, "without-quota", "no quota matches this pod");
-    let leader = weir.leader();
-    let metrics = format!("/api/v1/namespaces/weir-system/pods/{leader}:7421/proxy/metrics");
-    let metrics = Kubectl::new(&["get", "--raw", &metrics]).succeeds();
-    let refused = |line: &&str| line.contains("refused") && line.contains("reason=\"identity\"");
-    assert!(metrics.lines().any(|line| refused(&line)), "{metrics}");
+    assert!(refused_for_identity(weir) > 0);
+    let metrics = metrics(weir);
 
     // The key is in nothing that anybody can look at.
     let config = |pod: &str| {
