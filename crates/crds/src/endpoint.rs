@@ -11,7 +11,8 @@ pub(crate) const FORM_RULE: &str = r"self.matches('^https?://([A-Za-z0-9]([A-Za-
 /// What a person is told whose endpoint has another form. The text itself is not shown: where a
 /// user or a query should not be, there may be a key.
 pub(crate) const FORM_MESSAGE: &str = "must be https://HOST[:PORT][/PATH] (or http:// for an \
-     address on this machine or a private network), without user, query and fragment";
+     address on this machine or a private network), without user, query and fragment, and \
+     with a port of at most 65535";
 
 /// The rule for `http://` in CEL: one pattern over the whole text, whose length has a bound. The API
 /// server must know what a rule costs at most, and refuses the definition otherwise; what `url()` makes

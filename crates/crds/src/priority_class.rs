@@ -61,7 +61,10 @@ pub struct PriorityClassSpec {
 
 /// What is wrong with a global default where `first` is one already.
 pub fn second_default(first: &str) -> String {
-    format!("LLMPriorityClass {first} is the global default already: only one can be")
+    format!(
+        "LLMPriorityClass {first} is the global default already, and only one can be: set its \
+         globalDefault to false first"
+    )
 }
 
 pub(crate) fn min_share_percent() -> u32 {

@@ -21,7 +21,7 @@ pub(crate) const NAME_RULE: &str = "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])
 pub(crate) const NAME_MESSAGE: &str = "may hold lower-case letters, digits, - and . only, and must begin and end with a letter or digit";
 
 pub(crate) const RESERVED_MESSAGE: &str = "an LLMProvider's name is the first path segment on the \
-     sidecar: it has at most 63 characters and is not v1, which is taken";
+     sidecar: choose one of at most 63 characters, other than v1, which is taken";
 
 pub(crate) const FIGURES_RULE: &str = "has(self.requestsPerMinute) || has(self.tokensPerMinute) || \
      has(self.inputTokensPerMinute) || has(self.outputTokensPerMinute) || \

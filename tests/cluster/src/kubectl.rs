@@ -59,6 +59,11 @@ impl Kubectl {
         error
     }
 
+    /// What it says on stderr, whether it succeeds or not.
+    pub fn said(&self) -> String {
+        self.run().1
+    }
+
     /// What it prints, if it succeeds.
     pub fn attempt(&self) -> Option<String> {
         let (output, _) = self.run();

@@ -5,6 +5,7 @@
 //! what went wrong. Subjects share one cluster, so each works in namespaces of its own.
 
 pub mod application;
+pub mod bad_input;
 pub mod kubectl;
 pub mod namespace;
 pub mod part;

@@ -1,5 +1,6 @@
 //! Weir as helm installs it.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,19 +23,38 @@ const LED: Duration = Duration::from_secs(120);
 impl Weir {
     /// Installs it, or upgrades what is there, and waits until somebody leads.
     pub fn install() -> Weir {
+        Weir::install_chart(Path::new("charts/weir"), "dev")
+    }
+
+    /// The same with a chart and images of another version.
+    pub fn install_chart(chart: &Path, tag: &str) -> Weir {
         let timeout = format!("{}s", INSTALLED.as_secs());
-        let chart =
-            ["upgrade", "--install", "weir", "charts/weir", "--wait", "--timeout", &timeout];
+        let chart = chart.to_str().expect("its path is text");
+        let chart = ["upgrade", "--install", "weir", chart, "--wait", "--timeout", &timeout];
         let place = ["--namespace", "weir-system", "--create-namespace"];
-        let images = "image.registry=localhost,image.tag=dev,image.pullPolicy=Never";
-        helm(&[&chart[..], &place, &["--set", images]].concat());
+        let images = format!("image.registry=localhost,image.tag={tag},image.pullPolicy=Never");
+        helm(&[&chart[..], &place, &["--set", &images]].concat());
         Weir.leader();
         Weir
+    }
+
+    /// Back to the revision before, and waits until somebody leads.
+    pub fn roll_back(self) {
+        let timeout = format!("{}s", INSTALLED.as_secs());
+        let place = ["--namespace", "weir-system", "--wait", "--timeout", &timeout];
+        helm(&[&["rollback", "weir"][..], &place].concat());
+        self.leader();
     }
 
     /// Takes it away again.
     pub fn uninstall(self) {
         helm(&["uninstall", "weir", "--namespace", "weir-system", "--wait"]);
+    }
+
+    /// Takes away what an earlier test may have installed.
+    pub fn uninstall_if_there() {
+        let arguments = ["uninstall", "weir", "--namespace", "weir-system", "--wait"];
+        helm(&[&arguments[..], &["--ignore-not-found"]].concat());
     }
 
     /// `kubectl --namespace weir-system` with these arguments.

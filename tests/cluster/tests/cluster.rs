@@ -2,5 +2,6 @@
 
 mod identity;
 mod load;
+mod manifests;
 mod person;
 mod resources;

@@ -258,7 +258,7 @@ fn only_one_class_can_be_the_global_default() {
         errors(&text),
         [
             "p.yaml:4: LLMPriorityClass b: spec.globalDefault: LLMPriorityClass a is the global default \
-          already: only one can be"
+          already, and only one can be: set its globalDefault to false first"
         ]
     );
 }

@@ -40,13 +40,13 @@ fn an_error_is_refused_in_the_words_of_the_directory_source() {
         (
             // By name the first, but the second to be applied.
             class("alpha", 5, true),
-            "spec.globalDefault: LLMPriorityClass standard is the global default already: only one \
-             can be",
+            "spec.globalDefault: LLMPriorityClass standard is the global default already, and only \
+             one can be: set its globalDefault to false first",
         ),
         (
             class("zeta", 5, true),
-            "spec.globalDefault: LLMPriorityClass standard is the global default already: only one \
-             can be",
+            "spec.globalDefault: LLMPriorityClass standard is the global default already, and only \
+             one can be: set its globalDefault to false first",
         ),
     ] {
         let mut world = world();

@@ -57,7 +57,7 @@ fn bad_metadata_is_refused() {
         ),
         (
             provider("name: openai", "name: v1"),
-            "p.yaml:1: LLMProvider v1: an LLMProvider's name is the first path segment on the sidecar: it has at most 63 characters and is not v1, which is taken",
+            "p.yaml:1: LLMProvider v1: an LLMProvider's name is the first path segment on the sidecar: choose one of at most 63 characters, other than v1, which is taken",
         ),
     ]);
 }
@@ -175,7 +175,7 @@ fn what_breaks_a_rule_is_refused() {
     refused(&[
         (
             provider("https://api.openai.com", "ftp://x"),
-            "p.yaml:6: LLMProvider openai: spec.endpoint: must be https://HOST[:PORT][/PATH] (or http:// for an address on this machine or a private network), without user, query and fragment",
+            "p.yaml:6: LLMProvider openai: spec.endpoint: must be https://HOST[:PORT][/PATH] (or http:// for an address on this machine or a private network), without user, query and fragment, and with a port of at most 65535",
         ),
         (
             provider("https:", "http:"),
