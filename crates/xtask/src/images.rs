@@ -15,7 +15,10 @@ use crate::cluster::wait::now;
 use crate::cluster::{Need, need};
 use crate::workspace::Workspace;
 
+mod earlier;
 mod python;
+
+pub(crate) use self::earlier::{Earlier, earlier};
 
 /// What `cargo xtask images` takes.
 #[derive(Debug, Parser)]
@@ -114,9 +117,9 @@ fn make(
     programs: &[(&'static str, &str)],
     tag: &str,
     profile: &str,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<PathBuf>> {
     let start = now();
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let target = triple();
     // Quick when it is there.
     execute(
         Command::new("rustup")
@@ -124,7 +127,8 @@ fn make(
             .current_dir(&workspace.root),
     )?;
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--locked", "--profile", profile, "--target", &target]);
+    cargo.args(["build", "--locked", "--profile", profile, "--target", &target, "--target-dir"]);
+    cargo.arg(&workspace.target);
     for (program, package) in programs {
         cargo.args(["--package", package, "--bin", program]);
     }
@@ -133,11 +137,18 @@ fn make(
     // The folder of the profile `dev` is called `debug`.
     let built =
         workspace.target.join(target).join(if profile == "dev" { "debug" } else { profile });
+    let mut archives = Vec::new();
     for (program, _) in programs {
         let archive = pack_program(workspace, program, tag, &built.join(program))?;
         println!("localhost/{program}:{tag}: {}", size(&archive)?);
+        archives.push(archive);
     }
-    Ok(())
+    Ok(archives)
+}
+
+/// What our images are compiled for.
+fn triple() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
 /// The image of one program; made anew only if the program is another.

@@ -1,5 +1,6 @@
 //! An unmodified Python program with the official `openai` package, as a Deployment.
 
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -23,6 +24,10 @@ pub struct Application {
     /// Whether its pods ask for a sidecar.
     pub inject: bool,
 }
+
+/// What reads along.
+#[derive(Debug)]
+pub struct Follower(Child);
 
 const ROLLED_OUT: Duration = Duration::from_secs(240);
 const LOGGED: Duration = Duration::from_secs(30);
@@ -84,6 +89,15 @@ impl Application {
         wait::within(LOGGED, "the logs can be read", || logs.attempt())
     }
 
+    /// Reads along what its present pods print until they end, which one that is replaced says last.
+    pub fn follow(&self) -> Follower {
+        let selector = self.selector();
+        let all = ["logs", "--follow", &selector, "--container=app", "--tail=-1"];
+        let mut command = self.kubectl(&[&all[..], &["--max-log-requests=60"]].concat()).command();
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        Follower(command.spawn().expect("kubectl can be started"))
+    }
+
     fn selector(&self) -> String {
         format!("--selector=app={}", self.name)
     }
@@ -91,6 +105,16 @@ impl Application {
     /// `kubectl --namespace ITS` with these arguments.
     pub fn kubectl(&self, arguments: &[&str]) -> Kubectl {
         Kubectl::new(&[&["--namespace", self.namespace.as_str()], arguments].concat())
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// All that was printed, after the last of the pods has ended.
+    pub fn read(self) -> String {
+        let output = self.0.wait_with_output().expect("kubectl can be waited for");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

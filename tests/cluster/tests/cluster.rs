@@ -5,3 +5,4 @@ mod load;
 mod manifests;
 mod person;
 mod resources;
+mod upgrade;

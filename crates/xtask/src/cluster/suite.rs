@@ -5,7 +5,7 @@
 //! `KUBECONFIG` names.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
@@ -15,7 +15,7 @@ use crate::cluster::control::{self, Request};
 use crate::cluster::packages::{Need, possible};
 use crate::cluster::state::State;
 use crate::cluster::up::{self, Cluster};
-use crate::images;
+use crate::images::{self, Earlier};
 use crate::workspace::{Workspace, output};
 
 /// The test program, ready to run. Its cluster ends with this value, unless it was there before.
@@ -43,6 +43,10 @@ const PROGRAM: &str = "cluster";
 /// Says which cluster the tests run against.
 const VARIABLE: &str = "WEIR_TEST_CLUSTER";
 
+/// The tests that begin with an earlier version, and what tells them where its files are.
+const UPGRADES: &str = "upgrade::";
+const EARLIER: &str = "WEIR_TEST_EARLIER";
+
 /// One node with two cores: side by side, subjects would measure each other.
 const ONE_AT_A_TIME: &str = "--test-threads=1";
 
@@ -56,8 +60,8 @@ pub(super) fn run(
     with_images: bool,
     arguments: &[OsString],
 ) -> anyhow::Result<bool> {
-    let mut suite = Suite::prepare(workspace, name, with_images)?;
-    let status = suite.command().args(arguments).status().context("the tests cannot be started")?;
+    let mut suite = Suite::prepare(workspace, name, with_images, arguments)?;
+    let status = suite.command().status().context("the tests cannot be started")?;
     suite.finish()?;
     Ok(status.success())
 }
@@ -66,15 +70,23 @@ pub(super) fn run(
 
 impl Suite {
     /// For `cargo xtask test`; the text says why the machine cannot run it.
-    pub(crate) fn if_possible(workspace: &Workspace) -> anyhow::Result<Result<Suite, String>> {
+    pub(crate) fn if_possible(
+        workspace: &Workspace,
+        arguments: &[OsString],
+    ) -> anyhow::Result<Result<Suite, String>> {
         let needs = [Need::FOR_CLUSTER.as_slice(), &Need::FOR_IMAGES].concat();
         match possible(&needs) {
             Err(reason) if !existing() => Ok(Err(format!("{reason:#}"))),
-            _ => Suite::prepare(workspace, NAME, true).map(Ok),
+            _ => Suite::prepare(workspace, NAME, true, arguments).map(Ok),
         }
     }
 
-    fn prepare(workspace: &Workspace, name: &str, with_images: bool) -> anyhow::Result<Suite> {
+    fn prepare(
+        workspace: &Workspace,
+        name: &str,
+        with_images: bool,
+        arguments: &[OsString],
+    ) -> anyhow::Result<Suite> {
         let program = build(workspace)?;
         if existing() {
             ensure!(
@@ -82,12 +94,14 @@ impl Suite {
                 "{VARIABLE}=existing means the cluster of KUBECONFIG, which is not set"
             );
             let mut command = Command::new(program);
-            command.arg(ONE_AT_A_TIME);
+            command.arg(ONE_AT_A_TIME).args(arguments);
             return Ok(Suite { cluster: None, command });
         }
         if with_images {
             images::for_tests(workspace)?;
         }
+        let upgrades = selects(&program, arguments, UPGRADES)?;
+        let earlier = if upgrades { Some(images::earlier(workspace)?) } else { None };
         let state = State::of(workspace, name)?;
         let cluster = if control::ask(&state, &Request::Status).is_ok() {
             println!("the tests run in the cluster {name}, which is up already");
@@ -99,7 +113,11 @@ impl Suite {
             Some(up::up(workspace, state.clone())?)
         };
         let mut command = up::command_inside(&state)?;
-        command.arg(program).arg(ONE_AT_A_TIME);
+        command.arg(program).arg(ONE_AT_A_TIME).args(arguments);
+        if let Some(Earlier { sources, archives }) = earlier {
+            up::load(workspace, &state, &archives)?;
+            command.env(EARLIER, sources);
+        }
         Ok(Suite { cluster, command })
     }
 
@@ -116,6 +134,12 @@ impl Suite {
 
 fn existing() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|value| value == "existing")
+}
+
+/// Whether a test of this module is among those that `arguments` choose.
+fn selects(program: &Path, arguments: &[OsString], module: &str) -> anyhow::Result<bool> {
+    let list = output(Command::new(program).arg("--list").args(arguments))?;
+    Ok(list.lines().any(|line| line.starts_with(module)))
 }
 
 fn build(workspace: &Workspace) -> anyhow::Result<PathBuf> {
