@@ -29,4 +29,5 @@ mod status;
 pub(crate) mod term;
 mod ticket;
 mod vault;
+mod watching;
 mod webhook;

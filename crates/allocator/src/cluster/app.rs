@@ -31,6 +31,7 @@ use crate::cluster::source::Source;
 use crate::cluster::status::StatusWriter;
 use crate::cluster::term::{self, Candidate, Me, Seen, Term};
 use crate::cluster::vault::{self, Vault};
+use crate::cluster::watching;
 use crate::cluster::webhook::{self, Knowledge};
 use crate::config::{Cluster, Config};
 use crate::connection;
@@ -214,7 +215,7 @@ impl<'a> Parts<'a> {
         registry: &mut Registry,
         leadership: watch::Receiver<Leadership>,
     ) -> anyhow::Result<Parts<'a>> {
-        let client = Client::try_default().await.context("this is no pod of a cluster")?;
+        let client = watching::client().await?;
         let names = names(cluster);
         let theirs = cluster.certificate_secret.clone();
         let (vault, certificates) =

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::RwLock;
 use service::clock::unix_now;
@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::cluster::lease::Holder;
 use crate::cluster::mirror::Mirror;
+use crate::cluster::watching;
 
 /// Pods of the allocator's namespace; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +41,7 @@ impl Kubelet {
     /// Follows the pods of `namespace` for as long as it is polled.
     pub(crate) async fn run(self, client: Client, namespace: String) {
         let api = Api::<Pod>::namespaced(client, &namespace);
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watching::all(api, watcher::Config::default());
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {

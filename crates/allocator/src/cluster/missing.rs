@@ -10,13 +10,14 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::RwLock;
 use tracing::warn;
 
 use crate::cluster::mirror::Mirror;
 use crate::cluster::pods::SIDECAR_LABEL;
+use crate::cluster::watching;
 
 /// What is known; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -44,11 +45,11 @@ impl Missing {
     pub(crate) async fn run(self, client: Client) {
         let injecting = watcher::Config::default().labels(INJECTING);
         let namespaces =
-            watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), injecting);
+            watching::all(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), injecting);
         let bare = watcher::Config::default().labels(&format!("!{SIDECAR_LABEL}"));
-        let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client), bare).modify(shrink);
-        let mut namespaces = std::pin::pin!(namespaces.default_backoff());
-        let mut pods = std::pin::pin!(pods.default_backoff());
+        let pods = watching::all(Api::<PartialObjectMeta<Pod>>::all(client), bare).modify(shrink);
+        let mut namespaces = std::pin::pin!(namespaces);
+        let mut pods = std::pin::pin!(pods);
         loop {
             // Both arms are cancel-safe: an event that is not taken stays in its stream.
             tokio::select! {

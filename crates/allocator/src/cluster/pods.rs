@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::cluster::kubelet::UNKNOWN_REASON;
 use crate::cluster::mirror::{Changed, Mirror, ObjectName};
+use crate::cluster::watching;
 use crate::reach;
 
 /// All that the allocator knows of one pod.
@@ -103,7 +104,7 @@ impl Pods {
     /// Keeps the copy by a watch of all pods with a sidecar, for as long as it is polled.
     pub(crate) async fn run(self, client: Client) {
         let config = watcher::Config::default().labels(&format!("{SIDECAR_LABEL}=true"));
-        let events = watcher(Api::<Pod>::all(client), config).default_backoff();
+        let events = watching::all(Api::<Pod>::all(client), config);
         // What is not read is not kept: a pod's specification is most of its size.
         let events = events.modify(|pod| {
             pod.metadata.managed_fields = None;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, watch_object};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
+
+use crate::cluster::watching;
 
 /// The watches, by the Secret's name.
 pub(crate) struct Secrets {
@@ -109,7 +110,7 @@ impl Secrets {
 
 /// Follows one Secret for as long as somebody wants to know.
 async fn follow(api: Api<Secret>, name: String, told: watch::Sender<Told>, changed: Arc<Notify>) {
-    let events = watch_object(api, &name).default_backoff();
+    let events = watching::one(api, &name);
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         let now = match event {

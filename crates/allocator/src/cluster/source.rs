@@ -16,7 +16,7 @@ use crds::provider::LLMProvider;
 use crds::quota::LLMQuota;
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use tracing::{error, warn};
 
 use crate::cluster::mirror::{Changed, Mirror};
 use crate::cluster::secrets::Secrets;
+use crate::cluster::watching;
 use crate::policy::Current;
 use crate::reach;
 
@@ -152,8 +153,8 @@ fn events<K>(client: &Client, told: fn(watcher::Event<K>) -> Told) -> BoxStream<
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
-    let events = events.default_backoff().map(move |event| match event {
+    let events = watching::all(Api::<K>::all(client.clone()), watcher::Config::default());
+    let events = events.map(move |event| match event {
         Ok(event) => told(event),
         Err(error) => Told::Failed(K::kind(&()).into_owned(), error),
     });

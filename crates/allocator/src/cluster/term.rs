@@ -11,8 +11,6 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
 use quota::time::Time;
 use rand::Rng as _;
@@ -23,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::kubelet::Kubelet;
 use crate::cluster::lease::{Ground, Held, Holder, RENEW_DEADLINE, RETRY, Verdict, decide};
+use crate::cluster::watching;
 use crate::leader::today;
 use crate::ledger_task::now;
 use crate::record::{Record, Unreadable};
@@ -118,7 +117,7 @@ pub(crate) fn follow(
 ) -> (Sight, impl Future<Output = ()> + use<>) {
     let first = Seen { lease: None, since: Instant::now(), highest_epoch: 0 };
     let sight: Sight = Arc::new(watch::Sender::new(first));
-    let events = watch_object(Api::<Lease>::namespaced(client, namespace), name).default_backoff();
+    let events = watching::one(Api::<Lease>::namespaced(client, namespace), name);
     let told = sight.clone();
     let task = async move {
         let mut events = std::pin::pin!(events);

@@ -18,8 +18,6 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{PatchParams, PostParams};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, Resource};
 use rand::RngCore as _;
 use serde::de::DeserializeOwned;
@@ -30,6 +28,7 @@ use tokio::time::{interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::cluster::certificates::{self, Certificates};
+use crate::cluster::watching;
 
 /// What is in force; clones share it.
 pub(crate) type Current = watch::Receiver<Arc<Certificates>>;
@@ -101,7 +100,7 @@ impl Vault {
     }
 
     async fn follow_theirs(&self, name: &str) {
-        let mut secrets = pin!(watch_object(self.api.clone(), name).default_backoff());
+        let mut secrets = pin!(watching::one(self.api.clone(), name));
         while let Some(told) = secrets.next().await {
             match told {
                 Ok(Some(secret)) => {
@@ -115,7 +114,7 @@ impl Vault {
     }
 
     async fn keep_ours(&self) {
-        let secrets = watch_object(self.api.clone(), SECRET).default_backoff();
+        let secrets = watching::one(self.api.clone(), SECRET);
         let mut secrets = pin!(secrets);
         let injector =
             keep_ca_bundle::<MutatingWebhookConfiguration>(&self.client, INJECTOR, &self.current);
@@ -252,7 +251,7 @@ where
 {
     let api = Api::<K>::all(client.clone());
     let mut current = current.subscribe();
-    let mut events = pin!(watch_object(api.clone(), name).default_backoff());
+    let mut events = pin!(watching::one(api.clone(), name));
     let mut seen: Option<K> = None;
     let mut has_failed = false;
     loop {
