@@ -43,6 +43,8 @@ pub(crate) struct Leader {
     /// Pods without a stream whose process is not known, and when the last of what they may hold has
     /// surely ended.
     silent: BTreeMap<PodId, Time>,
+    /// Pods that are there no more and have a stream, and until when.
+    vanished: BTreeMap<PodId, Time>,
     last_session: u64,
     /// When each pod's last session was greeted, in the order of greetings.
     arrivals: BTreeMap<PodId, u64>,
@@ -60,6 +62,9 @@ const EPOCHS_AHEAD: u64 = 1_800;
 /// Stands for pods that a lost or old record does not name: it is missing until all they may hold has
 /// ended. No pod can have this name.
 const UNKNOWN_PODS: &str = "?";
+
+/// A pod that is deleted by force ends all the same, mostly in view of nobody: the usual grace period.
+pub(crate) const GOODBYE_WITHIN: Duration = Duration::from_secs(30);
 
 /// For a mark to be written; a draw that waits for it is looked at again then.
 const MARK_RETRY: Duration = Duration::from_millis(5);
@@ -84,6 +89,7 @@ impl Leader {
             sessions: BTreeMap::new(),
             watched: JoinSet::new(),
             silent: BTreeMap::new(),
+            vanished: BTreeMap::new(),
             last_session: 0,
             arrivals: BTreeMap::new(),
             refusals: VecDeque::new(),
@@ -211,6 +217,14 @@ impl Leader {
         }
     }
 
+    /// A pod is no longer there, and nobody has seen its end. It may still say goodbye, and gets nothing
+    /// more after that: one day a successor would not count what it holds.
+    pub(crate) fn pod_vanished(&mut self, now: Time, pod: &PodId) {
+        if self.sessions.contains_key(pod) {
+            self.vanished.entry(pod.clone()).or_insert(now + GOODBYE_WITHIN);
+        }
+    }
+
     /// Something about a pod has changed: one whose quota may be another's now has to ask again. Leases
     /// run on meanwhile.
     pub(crate) fn pod_changed(&mut self, pod: &PodId, of: &Pod) {
@@ -232,6 +246,13 @@ impl Leader {
             info!(%pod, "all that a silent sidecar may have held has ended");
             self.ledger.gone(now, &pod);
             self.forget(&pod);
+        }
+        let over = self.vanished.extract_if(.., |_, until| *until <= now);
+        for (pod, _) in over.collect::<Vec<_>>() {
+            if let Some(session) = self.sessions.get(&pod) {
+                warn!(%pod, "this pod was deleted without word of its end; its stream is closed");
+                session.close();
+            }
         }
         let marks = self.ledger.stock_marks_wanted();
         for mark in &marks {
@@ -265,7 +286,8 @@ impl Leader {
         let wanted = !self.ledger.stock_marks_wanted().is_empty();
         let mark = wanted.then_some(now + MARK_RETRY);
         let silent = self.silent.values().copied().min();
-        [self.ledger.next_wakeup(now), mark, silent].into_iter().flatten().min()
+        let vanished = self.vanished.values().copied().min();
+        [self.ledger.next_wakeup(now), mark, silent, vanished].into_iter().flatten().min()
     }
 
     /// What there is to see.
@@ -387,6 +409,7 @@ impl Leader {
         self.close(pod);
         self.silent.remove(pod);
         self.arrivals.remove(pod);
+        self.vanished.remove(pod);
         self.state.update(|record| record.remove_pod(pod));
     }
 
@@ -453,7 +476,7 @@ fn stock_marks(state: &State, policy: &Policy) -> Vec<StockMark> {
 }
 
 /// After this time in silence a pod surely holds nothing.
-fn longest_hold(floor_ttl: Duration) -> Duration {
+pub(crate) fn longest_hold(floor_ttl: Duration) -> Duration {
     let timing = Timing::default();
     timing.charged(floor_ttl.max(timing.lease_ttl))
 }

@@ -146,18 +146,23 @@ impl LedgerTask {
         let Some(word) = &self.pods else { return };
         match change {
             Some(PodChange::Ended(pod)) => self.leader.pod_ended(now(), &pod),
+            Some(PodChange::Vanished(pod)) => self.leader.pod_vanished(now(), &pod),
             Some(PodChange::Changed(pod)) => {
                 if let Some(facts) = word.pods.by_id(&pod) {
                     self.leader.pod_changed(&pod, &facts.decides());
                 }
             }
             // Changes were missed: everything is looked at.
-            None => word.pods.for_each(|facts| {
-                self.leader.pod_changed(&facts.id(), &facts.decides());
-                if facts.life == Life::Ended {
-                    self.leader.pod_ended(now(), &facts.id());
-                }
-            }),
+            None => {
+                word.pods.for_each(|facts| {
+                    self.leader.pod_changed(&facts.id(), &facts.decides());
+                    if facts.life == Life::Ended {
+                        self.leader.pod_ended(now(), &facts.id());
+                    }
+                });
+                let vanished = word.pods.vanished();
+                vanished.iter().for_each(|pod| self.leader.pod_vanished(now(), pod));
+            }
         }
     }
 

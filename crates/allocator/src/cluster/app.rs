@@ -36,7 +36,7 @@ use crate::cluster::webhook::{self, Knowledge};
 use crate::config::{Cluster, Config};
 use crate::connection;
 use crate::grpc::{Leadership, Service};
-use crate::leader::Leader;
+use crate::leader::{Leader, longest_hold};
 use crate::ledger_task::{LedgerTask, PodWord, now};
 use crate::metrics::Metrics;
 use crate::policy::Current;
@@ -388,7 +388,7 @@ impl Replica {
         let (release, released) = oneshot::channel();
         let keeper = self.tasks.spawn(keeper.run(released));
         let changes = self.pods.subscribe();
-        for pod in self.pods.roster() {
+        for pod in self.pods.roster(longest_hold(record.floor_ttl())) {
             record.add_pod(&pod, Run::UNKNOWN);
         }
         let state = (State::of_lease(record, saves), memory);

@@ -14,7 +14,6 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::RwLock;
 use quota::message::PodId;
-use quota::timing::Timing;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
@@ -22,6 +21,7 @@ use tracing::{debug, warn};
 use crate::cluster::kubelet::UNKNOWN_REASON;
 use crate::cluster::mirror::{Changed, Mirror, ObjectName};
 use crate::cluster::watching;
+use crate::leader::GOODBYE_WITHIN;
 use crate::reach;
 
 /// All that the allocator knows of one pod.
@@ -52,6 +52,8 @@ pub(crate) enum Life {
 pub(crate) enum PodChange {
     /// The kubelet's word: this pod holds nothing any more.
     Ended(PodId),
+    /// It is there no more, without such a word: it may run, and nobody would count it.
+    Vanished(PodId),
     /// What decides its quota has changed, or it is there for the first time.
     Changed(PodId),
 }
@@ -86,8 +88,13 @@ const NEVER_RAN: [&str; 5] = [
     "CreateContainerConfigError",
 ];
 
+/// How long pods that vanished are remembered: as long as the longest floor of any policy.
+const VANISHED_MAX: Duration = Duration::from_hours(25);
 /// Changes that a leader may be behind; one that is further behind reads everything anew.
 const CHANGES_MAX: usize = 4_096;
+/// The leader closes the stream of a pod that vanished this soon. It may see that later than the replica
+/// that succeeds it, by the time in which a dead watch is noticed.
+const CLOSED_WITHIN: Duration = GOODBYE_WITHIN.saturating_add(Duration::from_secs(60));
 /// While the first list is read.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The watch may be a little behind the pod itself.
@@ -176,14 +183,21 @@ impl Pods {
     }
 
     /// Pods that may hold something: those that may run, and those that vanished without the kubelet's
-    /// word and may run all the same, until a lease has surely ended.
-    pub(crate) fn roster(&self) -> BTreeSet<PodId> {
-        let mut known = self.shared.write();
-        known.forget_vanished(Instant::now());
+    /// word and may run all the same, until whatever they were promised has surely ended: `longest_hold`
+    /// after the leader has closed their streams.
+    pub(crate) fn roster(&self, longest_hold: Duration) -> BTreeSet<PodId> {
+        let known = self.shared.read();
         let alive = known.pods.objects().map(PodFacts::of).filter(|it| it.life == Life::MayRun);
         let mut roster: BTreeSet<PodId> = alive.map(|facts| facts.id()).collect();
-        roster.extend(known.vanished.keys().cloned());
+        let held = longest_hold + CLOSED_WITHIN;
+        let vanished = known.vanished.iter().filter(|(_, since)| since.elapsed() < held);
+        roster.extend(vanished.map(|(pod, _)| pod.clone()));
         roster
+    }
+
+    /// Pods that vanished without the kubelet's word.
+    pub(crate) fn vanished(&self) -> Vec<PodId> {
+        self.shared.read().vanished.keys().cloned().collect()
     }
 
     /// Calls `each` with every pod.
@@ -229,6 +243,7 @@ impl Known {
                 Life::MayRun => {
                     debug!(pod = %before.id(), "a pod vanished without word of its end");
                     self.vanished.insert(before.id(), now);
+                    changes.push(PodChange::Vanished(before.id()));
                 }
                 Life::NotStarted | Life::Ended => changes.push(PodChange::Ended(before.id())),
             }
@@ -242,9 +257,7 @@ impl Known {
     }
 
     fn forget_vanished(&mut self, now: Instant) {
-        let timing = Timing::default();
-        let held = timing.charged(timing.lease_ttl);
-        self.vanished.retain(|_, since| now.duration_since(*since) < held);
+        self.vanished.retain(|_, since| now.duration_since(*since) < VANISHED_MAX);
     }
 }
 

@@ -137,6 +137,26 @@ async fn a_silent_pod_is_forgotten_when_its_floor_has_surely_ended_and_not_befor
 }
 
 #[tokio::test]
+async fn a_pod_that_vanishes_gets_nothing_more_and_keeps_what_it_held_until_its_floor_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut leader = leader(directory.path(), at(0)).await;
+    let (applicant, _stream) = applicant("shop/chat", 1);
+    let close = applicant.close.clone();
+    let key = leader.open(at(0), applicant).unwrap();
+    leader.pod_vanished(at(0), &"shop/chat".into());
+    // It has time to say goodbye.
+    for (millis, is_closed) in [(29_999, false), (30_000, true)] {
+        leader.prepare(at(millis)).await.unwrap();
+        assert_eq!(close.is_cancelled(), is_closed, "{millis}");
+    }
+    leader.closed(at(30_000), &key);
+    for (millis, known) in [(3_633_699, 1), (3_633_700, 0)] {
+        leader.prepare(at(millis)).await.unwrap();
+        assert_eq!(leader.state.record().pods().count(), known, "{millis}");
+    }
+}
+
+#[tokio::test]
 async fn a_sidecar_that_has_seen_more_than_the_record_raises_the_epoch_above_it_on_disk() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = leader(directory.path(), at(0)).await;

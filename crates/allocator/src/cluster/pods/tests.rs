@@ -3,6 +3,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// The longest that anything lasts, by the policy.
+const HOLD: Duration = Duration::from_secs(3_600);
+
 fn pod(uid: &str, status: Value) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"namespace": "shop", "name": "chat-0", "uid": uid, "labels": {"app": "chat"}},
@@ -69,15 +72,23 @@ fn the_kubelets_word_on_the_last_run_is_an_end_and_nothing_else_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_vanishes_without_word_stays_on_the_roster_until_a_lease_has_ended() {
+async fn a_pod_that_vanishes_without_word_stays_on_the_roster_until_its_floor_has_ended() {
     let pods = Pods::new();
     known(&pods, Event::Apply(pod("1", sidecar("Running", running()))));
-    assert_eq!(known(&pods, Event::Delete(pod("1", json!({})))), []);
-    assert_eq!(pods.roster(), BTreeSet::from([id("1")]));
-    tokio::time::advance(Duration::from_secs(59)).await;
-    assert_eq!(pods.roster(), BTreeSet::from([id("1")]));
-    tokio::time::advance(Duration::from_secs(3)).await;
-    assert!(pods.roster().is_empty());
+    let changes = known(&pods, Event::Delete(pod("1", json!({}))));
+    assert_eq!(changes, [PodChange::Vanished(id("1"))]);
+    assert_eq!(pods.roster(HOLD), BTreeSet::from([id("1")]));
+    // Other pods come and go meanwhile.
+    tokio::time::advance(HOLD).await;
+    known(&pods, Event::Delete(pod("other", json!({}))));
+    assert_eq!(pods.roster(HOLD), BTreeSet::from([id("1")]));
+    tokio::time::advance(CLOSED_WITHIN).await;
+    assert!(pods.roster(HOLD).is_empty());
+    // A policy may have promised it more.
+    assert_eq!(pods.roster(2 * HOLD), BTreeSet::from([id("1")]));
+    tokio::time::advance(VANISHED_MAX).await;
+    known(&pods, Event::Delete(pod("other", json!({}))));
+    assert!(pods.shared.read().vanished.is_empty());
 }
 
 #[test]
@@ -87,7 +98,7 @@ fn a_pod_whose_end_was_reported_leaves_the_roster_at_once() {
     let changes =
         known(&pods, Event::Apply(pod("1", sidecar("Succeeded", terminated("Completed")))));
     assert_eq!(changes, [PodChange::Ended(id("1"))]);
-    assert!(pods.roster().is_empty());
+    assert!(pods.roster(HOLD).is_empty());
 }
 
 #[test]
@@ -95,7 +106,7 @@ fn another_pod_of_the_same_name_is_another_pod() {
     let pods = Pods::new();
     known(&pods, Event::Apply(pod("1", sidecar("Running", running()))));
     known(&pods, Event::Apply(pod("2", sidecar("Running", running()))));
-    assert_eq!(pods.roster(), BTreeSet::from([id("1"), id("2")]));
+    assert_eq!(pods.roster(HOLD), BTreeSet::from([id("1"), id("2")]));
     assert!(pods.get("shop", "chat-0", "1").is_none());
     assert!(pods.get("shop", "chat-0", "2").is_some());
 }
@@ -112,7 +123,7 @@ fn what_a_new_list_does_not_name_has_vanished() {
     known(&pods, Event::Init);
     known(&pods, Event::InitDone);
     assert!(pods.get("shop", "chat-0", "1").is_none());
-    assert_eq!(pods.roster(), BTreeSet::from([id("1")]));
+    assert_eq!(pods.roster(HOLD), BTreeSet::from([id("1")]));
 }
 
 #[tokio::test(start_paused = true)]
