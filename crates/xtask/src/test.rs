@@ -23,7 +23,7 @@ const WORLDS: &str = "3000";
 const SIDECAR_MAX_BYTES: u64 = 8_000_000;
 
 /// The tests on a cluster that a run of everything has no time for.
-const LONG: [&str; 2] = ["thirty_pods", "upgrade"];
+const LONG: [&str; 3] = ["thirty_pods", "an_outage_of_minutes", "upgrade"];
 
 /// What the tests counted, and a step that failed without a failed test counts as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -98,6 +98,13 @@ impl Application {
         Follower(command.spawn().expect("kubectl can be started"))
     }
 
+    /// The names of its pods.
+    pub fn pods(&self) -> Vec<String> {
+        let names = "--output=jsonpath={range .items[*]}{.metadata.name}{'\\n'}{end}";
+        let names = self.kubectl(&["get", "pods", &self.selector(), names]).succeeds();
+        names.lines().map(str::to_owned).collect()
+    }
+
     fn selector(&self) -> String {
         format!("--selector=app={}", self.name)
     }

@@ -6,6 +6,7 @@
 
 pub mod application;
 pub mod bad_input;
+pub mod course;
 pub mod kubectl;
 pub mod namespace;
 pub mod part;

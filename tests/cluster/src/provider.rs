@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::course::{self, Recorder};
 use crate::kubectl::Kubectl;
 use crate::namespace::Namespace;
 
@@ -12,6 +13,8 @@ use crate::namespace::Namespace;
 #[derive(Debug)]
 pub struct Provider {
     namespace: Namespace,
+    /// Where the cluster's own processes reach what it knows.
+    address: String,
 }
 
 /// What an account was charged.
@@ -28,6 +31,22 @@ pub struct Truth {
 const STARTED: Duration = Duration::from_secs(90);
 
 // === impl Truth ===
+
+impl Truth {
+    /// Of all that a provider says, what concerns calls in OpenAI's language.
+    pub(crate) fn of(state: &Value) -> Truth {
+        let mut limits = state["limits"].as_array().cloned().unwrap_or_default();
+        // It speaks Anthropic's language too, with a limit of its own.
+        limits.retain(|it| it["provider"] == "openai");
+        assert!(limits.len() <= 1, "one account with one limit was to be used: {limits:?}");
+        let sum = |field: &str| limits.iter().filter_map(|it| it[field].as_f64()).sum::<f64>();
+        Truth {
+            refused: state["answers"]["429"].as_u64().unwrap_or(0),
+            settled: sum("settled"),
+            on_offer: sum("on_offer"),
+        }
+    }
+}
 
 impl Sub for Truth {
     type Output = Truth;
@@ -49,9 +68,24 @@ impl Provider {
         let namespace = Namespace::new(namespace);
         let yaml = include_str!("provider.yaml").replace("RPM", &rpm.to_string());
         namespace.kubectl(&["apply", "--filename", "-"]).with_input(&yaml).succeeds();
+        let service = ["get", "service", "emulator", "--output=jsonpath={.spec.clusterIP}"];
+        let address = format!("{}:7431", namespace.kubectl(&service).succeeds());
+        let provider = Provider { namespace, address };
+        provider.started();
+        provider
+    }
+
+    /// Starts it anew with answers that take so long.
+    pub fn answer_after(&self, latency: Duration) {
+        let latency = format!("WEIR_EMULATOR_LATENCY_MS={}", latency.as_millis());
+        self.namespace.kubectl(&["set", "env", "deployment/emulator", &latency]).succeeds();
+        self.started();
+    }
+
+    fn started(&self) {
         let timeout = format!("--timeout={}s", STARTED.as_secs());
-        namespace.kubectl(&["rollout", "status", "deployment/emulator", &timeout]).succeeds();
-        Provider { namespace }
+        let status = ["rollout", "status", "deployment/emulator", &timeout];
+        self.namespace.kubectl(&status).succeeds();
     }
 
     /// Where sidecars reach it.
@@ -64,16 +98,18 @@ impl Provider {
         let path = self.path("state");
         let state = Kubectl::new(&["get", "--raw", &path]).succeeds();
         let state: Value = serde_json::from_str(&state).expect("it tells JSON");
-        let mut limits = state["limits"].as_array().cloned().unwrap_or_default();
-        // It speaks Anthropic's language too, with a limit of its own.
-        limits.retain(|it| it["provider"] == "openai");
-        assert!(limits.len() <= 1, "one account with one limit was to be used: {limits:?}");
-        let sum = |field: &str| limits.iter().filter_map(|it| it[field].as_f64()).sum::<f64>();
-        Truth {
-            refused: state["answers"]["429"].as_u64().unwrap_or(0),
-            settled: sum("settled"),
-            on_offer: sum("on_offer"),
-        }
+        Truth::of(&state)
+    }
+
+    /// Follows what it is charged, without the API server; the cluster must be ours.
+    pub fn record(&self) -> Recorder {
+        Recorder::start(self.address.clone())
+    }
+
+    /// Calls that it has taken since it started, asked without the API server too.
+    pub fn calls(&self) -> impl Fn() -> u64 + use<> {
+        let address = self.address.clone();
+        move || course::ask(&address)["requests"].as_u64().expect("it counts them")
     }
 
     fn path(&self, what: &str) -> String {

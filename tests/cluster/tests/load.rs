@@ -17,11 +17,11 @@ use cluster_tests::wait;
 use cluster_tests::weir::Weir;
 
 /// What the provider allows, in requests per minute.
-const RPM: u64 = 600;
+pub(crate) const RPM: u64 = 600;
 const CLASSES: [(&str, i32); 3] = [("interactive", 1000), ("standard", 500), ("bulk", 0)];
 /// Ten pods of three callers each ask at most so often: together three times the budget.
 const PODS: u32 = 10;
-const THREADS: u32 = 3;
+pub(crate) const THREADS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(2_500);
 /// Three liveness probes fail in 30 s.
 const BEFORE_PROBES: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ pub(crate) struct Load {
     pub(crate) weir: Weir,
     pub(crate) provider: Provider,
     namespace: Namespace,
-    applications: Vec<Application>,
+    pub(crate) applications: Vec<Application>,
 }
 
 impl Load {
@@ -70,7 +70,7 @@ impl Load {
     }
 
     /// What the provider counts in a span from now on.
-    fn during(&self, span: Duration) -> Truth {
+    pub(crate) fn during(&self, span: Duration) -> Truth {
         let before = self.provider.truth();
         sleep(span);
         self.provider.truth() - before
