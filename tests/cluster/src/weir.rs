@@ -17,6 +17,8 @@ pub struct Weir;
 const INSTALLED: Duration = Duration::from_secs(180);
 /// A leader that ends in view is succeeded in two seconds, one that cannot give its Lease back in thirty.
 const LED: Duration = Duration::from_secs(120);
+/// Five seconds of grace for those who look for them, and five for streams.
+const ENDED: Duration = Duration::from_secs(120);
 
 // === impl Weir ===
 
@@ -55,6 +57,23 @@ impl Weir {
     pub fn uninstall_if_there() {
         let arguments = ["uninstall", "weir", "--namespace", "weir-system", "--wait"];
         helm(&[&arguments[..], &["--ignore-not-found"]].concat());
+    }
+
+    /// Asks for so many allocators, without waiting for them.
+    pub fn scale(self, replicas: u32) {
+        let replicas = format!("--replicas={replicas}");
+        self.kubectl(&["scale", "deployment", "weir-allocator", &replicas]).succeeds();
+    }
+
+    /// Ends all allocators, and waits until they have.
+    pub fn end_allocators(self) {
+        self.scale(0);
+        let component = "--selector=app.kubernetes.io/component=allocator";
+        let pods = self.kubectl(&["get", "pods", component, "--output=name"]);
+        // Controllers that were without an API server take their time.
+        wait::within(ENDED, "all allocators have ended", || {
+            pods.attempt().filter(|names| names.trim().is_empty())
+        });
     }
 
     /// `kubectl --namespace weir-system` with these arguments.

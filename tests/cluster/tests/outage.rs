@@ -92,19 +92,10 @@ fn api_server_away(load: &Load) {
 
 /// There is no allocator at all.
 fn scaled_to_none(load: &Load) {
-    let scale = |replicas: &str| {
-        load.weir.kubectl(&["scale", "deployment", "weir-allocator", replicas]).succeeds();
-    };
-    scale("--replicas=0");
-    let component = "--selector=app.kubernetes.io/component=allocator";
-    let pods = load.weir.kubectl(&["get", "pods", component, "--output=name"]);
-    // Controllers that were without an API server take their time.
-    wait::within(BACK, "all allocators have ended", || {
-        pods.attempt().filter(|names| names.trim().is_empty())
-    });
+    load.weir.end_allocators();
     let (recorder, start) = (load.provider.record(), Instant::now());
     sleep(AWAY);
-    scale("--replicas=2");
+    load.weir.scale(2);
     let ready = "--output=jsonpath={.status.readyReplicas}";
     let ready = load.weir.kubectl(&["get", "deployment", "weir-allocator", ready]);
     wait::within(BACK, "an allocator is Ready", || {
