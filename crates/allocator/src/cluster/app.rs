@@ -57,7 +57,7 @@ struct Replica {
     tasks: TaskTracker,
 }
 
-/// The Lease, the headless Service and the certificate are of this name.
+/// The Lease, the Service and the certificate are of this name.
 const NAME: &str = "weir-allocator";
 const WEBHOOK_SERVICE: &str = "weir-webhook";
 /// For streams to end; below the grace period of the pod.
