@@ -102,7 +102,9 @@ impl Allocator {
         let (show, snapshot) = watch::channel(Arc::new(leader.snapshot(now(), &current)));
         Metrics::show(&mut registry, snapshot.clone());
 
-        tasks.spawn(admin_page(&config, &readiness, registry, snapshot).serve(admin, last_watch));
+        let (page, history) = admin_page(&config, &readiness, registry, snapshot);
+        tasks.spawn(page.serve(admin, last_watch));
+        tasks.spawn(history);
         tasks.spawn(source.run(watch.clone()));
         let (ledger, handle) =
             LedgerTask::new(leader, policy.clone(), show, Authority::unlimited(), None);
@@ -160,7 +162,7 @@ pub(crate) fn admin_page(
     readiness: &Readiness,
     registry: Registry,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-) -> Admin {
+) -> (Admin, impl Future<Output = ()> + Send + 'static) {
     let text = serde_json::to_string_pretty(config).expect("paths and addresses make JSON");
     let admin = Admin::new(readiness.clone(), Arc::new(registry)).config(move || text.clone());
     page::routes(admin, config.jaeger.clone(), snapshot)

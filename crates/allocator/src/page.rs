@@ -24,18 +24,19 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// Adds `/`, `/events` and `/state`. `jaeger` is where traces are shown.
+/// Adds `/`, `/events` and `/state`, and returns what keeps the history, to be run beside it. `jaeger`
+/// is where traces are shown.
 pub(crate) fn routes(
     admin: Admin,
     jaeger: Option<String>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-) -> Admin {
+) -> (Admin, impl Future<Output = ()> + Send + 'static) {
     let (show, history) = watch::channel(Arc::new(History::default()));
-    tokio::spawn(keep(snapshot.clone(), show));
+    let keep = keep(snapshot.clone(), show);
     let page = PAGE.replace("{{jaeger}}", &escaped(jaeger.as_deref().unwrap_or_default()));
     let page = Bytes::from(page);
     let all = snapshot.clone();
-    admin
+    let admin = admin
         .route("/", move |_| {
             let page = page.clone();
             async move { html(page) }
@@ -47,7 +48,8 @@ pub(crate) fn routes(
         .route("/state", move |_| {
             let view = all.borrow().view();
             async move { admin::json(StatusCode::OK, pretty(&view)) }
-        })
+        });
+    (admin, keep)
 }
 
 /// Keeps the history for as long as anybody could ask for it.

@@ -123,7 +123,8 @@ pub(crate) async fn run(
     parts.serve_webhooks(&mut registry).await?;
     parts.write_status(snapshot.clone());
     let (last, last_watch) = drain::new();
-    let page = admin_page(config, &readiness, registry, snapshot);
+    let (page, history) = admin_page(config, &readiness, registry, snapshot);
+    parts.tasks.spawn(history);
     parts.tasks.tracker.spawn(page.serve(bind("admin", config.admin).await?, last_watch));
     info!(listen = %config.listen, admin = %config.admin, "serving");
     drop(starting);

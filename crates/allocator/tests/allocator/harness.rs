@@ -25,6 +25,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use wire::{AllocatorClient, FromAllocator, FromSidecar, Hello, PROTOCOL_VERSION, RefusedReason};
@@ -282,7 +283,7 @@ impl Allocator {
 fn read_on(stderr: ChildStderr) -> mpsc::UnboundedReceiver<String> {
     let (lines, log) = mpsc::unbounded_channel();
     let mut reader = BufReader::new(stderr).lines();
-    tokio::spawn(async move {
+    TaskTracker::new().spawn(async move {
         while let Ok(Some(line)) = reader.next_line().await {
             let _ = lines.send(line);
         }
