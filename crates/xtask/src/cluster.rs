@@ -36,7 +36,7 @@ mod suite;
 mod up;
 pub(crate) mod wait;
 
-pub(crate) use self::packages::{Need, need};
+pub(crate) use self::packages::{Need, install, need};
 pub(crate) use self::suite::Suite;
 
 /// What `cargo xtask cluster` takes.

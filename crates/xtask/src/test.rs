@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
-use crate::cluster::Suite;
+use crate::cluster::{Need, Suite, install};
 use crate::workspace::Workspace;
 use crate::{chart, prove, sdk, tidy};
 
@@ -24,6 +24,9 @@ const SIDECAR_MAX_BYTES: u64 = 8_000_000;
 
 /// The tests on a cluster that a run of everything has no time for.
 const LONG: [&str; 3] = ["thirty_pods", "an_outage_of_minutes", "upgrade"];
+
+/// What the names of tests begin with that need a Chromium.
+const IN_BROWSER: &str = "in_a_browser";
 
 /// What the tests counted, and a step that failed without a failed test counts as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,13 +112,15 @@ fn build(workspace: &Workspace) -> anyhow::Result<Tally> {
 }
 
 fn tests(workspace: &Workspace) -> anyhow::Result<Tally> {
-    count(
-        workspace
-            .cargo()
-            .args(["test", "--workspace", "--no-fail-fast", "--locked"])
-            // A snapshot that differs is a failure here, not a new file.
-            .env("INSTA_UPDATE", "no"),
-    )
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--locked"]);
+    // A snapshot that differs is a failure here, not a new file.
+    cargo.env("INSTA_UPDATE", "no");
+    if let Err(reason) = install(&[Need::BROWSER]) {
+        println!("without the test in a browser: {reason:#}");
+        cargo.args(["--", "--skip", IN_BROWSER]);
+    }
+    count(&mut cargo)
 }
 
 /// Runs test programs, and reads what they counted as they say it.

@@ -1,11 +1,12 @@
 //! The page, as a browser gets it.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
 use wire::Hello;
 
 use crate::harness::{Allocator, PATIENCE, RPM, Site, hello, vector};
@@ -89,14 +90,25 @@ async fn in_a_browser_the_page_shows_hundreds_of_pods_and_a_refusal_that_links_t
     }
 }
 
-/// The document after some seconds in a headless Chromium.
+/// The page's document once it has heard of all pods. Chromium prints what is there when the page
+/// itself has come, which may be before that: then it is asked again.
 async fn in_browser(allocator: &Allocator) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let page = document(allocator.page()).await;
+        if page.contains("500 of 500") || Instant::now() > deadline {
+            return page;
+        }
+    }
+}
+
+async fn document(address: String) -> String {
     let home = tempfile::tempdir().unwrap();
     let mut browser = Command::new("chromium");
     browser.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--timeout=8000"]);
     browser.arg(format!("--user-data-dir={}", home.path().display()));
-    browser.arg("--dump-dom").arg(allocator.page()).stderr(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || browser.output()).await.unwrap();
+    browser.arg("--dump-dom").arg(address).stderr(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, browser.output()).await.expect("chromium does not end");
     let output = output.expect("chromium cannot be started (on Debian: apt-get install chromium)");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -21,6 +21,11 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup/memory";
 /// Installs what of `needs` is missing, if this is Debian and we may; an error says what is missing.
 pub(crate) fn need(needs: &[Need]) -> anyhow::Result<()> {
     possible(needs)?;
+    install(needs)
+}
+
+/// Installs what of `needs` is missing.
+pub(crate) fn install(needs: &[Need]) -> anyhow::Result<()> {
     let mut packages: Vec<&str> =
         needs.iter().filter(|need| !need.is_there()).map(|need| need.package).collect();
     packages.dedup();
@@ -84,6 +89,9 @@ fn is_on_path(program: &str) -> bool {
 // === impl Need ===
 
 impl Need {
+    /// What looks at the allocator's page.
+    pub(crate) const BROWSER: Need = Need::new("chromium", "chromium");
+
     /// What images are made with.
     pub(crate) const FOR_IMAGES: [Need; 3] = [
         Need::new("buildah", "buildah"),
