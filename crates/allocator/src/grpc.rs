@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::Map;
 use quota::message::{Epoch, PodId};
+use quota::policy::Policy;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,6 +72,8 @@ struct Session {
     identity: Option<Identity>,
     metadata: MetadataMap,
     policy: watch::Receiver<Arc<Current>>,
+    /// The policy by which the sidecar was told last.
+    told: Arc<Policy>,
     metrics: Arc<Metrics>,
     peer: Option<SocketAddr>,
     out: mpsc::Sender<FromAllocator>,
@@ -184,6 +187,7 @@ impl Allocator for Service {
                     identity: self.identity.clone(),
                     metadata: request.metadata().clone(),
                     policy: self.policy.clone(),
+                    told: Arc::default(),
                     metrics: self.metrics.clone(),
                     peer: request.remote_addr(),
                     out,
@@ -251,6 +255,7 @@ impl Session {
         let ledger = self.leader().await?;
         let Caller { pod, of, ticket } = self.identify(&hello).await?;
         let policy = self.policy.borrow_and_update().policy.clone();
+        self.told = policy.clone();
         // A process id means something on one machine only.
         let pid = hello.pid.filter(|_| ticket.is_none());
         let process = pid.and_then(Process::find);
@@ -319,8 +324,9 @@ impl Session {
                 },
                 Ok(()) = self.policy.changed() => {
                     let policy = self.policy.borrow_and_update().policy.clone();
-                    let message = reach::for_pod(&policy, &opened.of);
-                    if self.out.try_send(message).is_err() {
+                    let before = std::mem::replace(&mut self.told, policy.clone());
+                    let news = reach::news(&before, &policy, &opened.of);
+                    if news.is_some_and(|message| self.out.try_send(message).is_err()) {
                         return Ok(());
                     }
                 }

@@ -158,7 +158,7 @@ pub enum Mode {
 /// What one pod needs of the policy: its quota, and the providers that the quota names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPolicy {
-    /// Of the policy.
+    /// Of the policy that it was made of. Later ones in which all of this is the same are not told.
     pub generation: u64,
     /// The quota that applies.
     pub quota: Quota,
@@ -179,7 +179,11 @@ impl Policy {
     /// The quota that applies to a pod: of those that match, the one of the highest class, then of
     /// the most selector terms, then the first by name.
     pub fn quota_of(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&Quota> {
-        self.quotas.iter().filter(|quota| quota.matches(namespace, labels)).max_by_key(|quota| {
+        // Every session asks at every change of the policy.
+        debug_assert!(self.quotas.is_sorted_by(|a, b| a.namespace <= b.namespace));
+        let from = self.quotas.partition_point(|quota| *quota.namespace < *namespace);
+        let of = self.quotas[from..].iter().take_while(|quota| *quota.namespace == *namespace);
+        of.filter(|quota| quota.matches(namespace, labels)).max_by_key(|quota| {
             let name = std::cmp::Reverse(quota.name.clone());
             (self.class_value(&quota.class), quota.selector.len(), name)
         })

@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// For how long each load is measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=600))]
     seconds: u32,
+    /// How both are built; `quick` takes a third of the time, and the result says so.
+    #[arg(long, value_name = "NAME", default_value = "release")]
+    profile: String,
     /// The form of the result.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -70,9 +73,9 @@ const BUDGET: u32 = 1_000;
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     // Before the build, which is a load of its own.
     let machine = Machine::read()?;
-    build(workspace)?;
+    build(workspace, &args.profile)?;
     let folder = workspace.target.join("bench/allocator");
-    let mut rig = Rig::start(&workspace.target.join("release"), &folder, args)?;
+    let mut rig = Rig::start(&workspace.target.join(&args.profile), &folder, args)?;
     let report = rig.measure(commit(workspace)?, machine)?;
     drop(rig);
     let json = serde_json::to_string_pretty(&report)?;
@@ -85,10 +88,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn build(workspace: &Workspace) -> anyhow::Result<()> {
-    tell("cargo build --release --package=allocator --package=fleet");
+fn build(workspace: &Workspace, profile: &str) -> anyhow::Result<()> {
+    tell(&format!("cargo build --profile={profile} --package=allocator --package=fleet"));
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--release", "--locked", "--package=allocator", "--package=fleet"]);
+    cargo.args(["build", "--locked", "--package=allocator", "--package=fleet"]);
+    cargo.args(["--profile", profile]);
     let status = cargo.status().context("cargo cannot be started")?;
     ensure!(status.success(), "the build has failed");
     Ok(())
@@ -122,7 +126,8 @@ impl Rig {
     }
 
     fn measure(&mut self, weir: String, machine: Machine) -> anyhow::Result<Report> {
-        let (sidecars, seconds) = (self.args.sidecars, self.args.seconds);
+        let (sidecars, seconds, profile) =
+            (self.args.sidecars, self.args.seconds, self.args.profile.clone());
         let alone = self.allocator.memory()?;
         let connected: Times = self.fleet.ask(&format!("welcomed {PATIENCE}"))?;
         tell("at rest");
@@ -157,6 +162,7 @@ impl Rig {
         let budget = BUDGET;
         Ok(Report {
             weir,
+            profile,
             machine,
             sidecars,
             quotas,

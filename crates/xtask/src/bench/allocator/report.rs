@@ -11,6 +11,7 @@ use crate::bench::process::Memory;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     pub(super) weir: String,
+    pub(super) profile: String,
     pub(super) machine: Machine,
     pub(super) sidecars: u32,
     pub(super) quotas: u32,
@@ -129,11 +130,11 @@ impl Recovery {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { weir, machine, sidecars, quotas, budget, .. } = self;
+        let Report { weir, profile, machine, sidecars, quotas, budget, .. } = self;
         let Machine { cpu, cores, kernel, load_before } = machine;
         writeln!(
             f,
-            "weir {weir}, {cpu}, {cores} cores, Linux {kernel}; load per core {load_before:.2}"
+            "weir {weir} ({profile}), {cpu}, {cores} cores, Linux {kernel}; load per core {load_before:.2}"
         )?;
         writeln!(f, "{sidecars} sidecars, {quotas} LLMQuotas, {budget} requests/s")?;
         writeln!(f, "all connected: {}", self.connected)?;
