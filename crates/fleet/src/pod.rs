@@ -186,7 +186,8 @@ impl Pod {
             | FromAllocator::Ticket(_)
             | FromAllocator::Drain
             | FromAllocator::Redirect { .. }
-            | FromAllocator::Refused { .. } => {}
+            | FromAllocator::Refused { .. }
+            | FromAllocator::Unknown => {}
         }
         self.pump(now);
     }
