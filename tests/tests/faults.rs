@@ -128,10 +128,15 @@ async fn without_an_allocator_active_pods_go_on_and_idle_ones_do_what_their_quot
         open["metadata"]["name"] = "open".into();
         open["spec"]["selector"] = json!({"matchLabels": {"loss": "open"}});
         open["spec"]["onAllocatorLoss"] = "Open".into();
-        policy.quotas.push(open);
+        let mut short = policy.quotas[0].clone();
+        short["metadata"]["name"] = "short".into();
+        short["spec"]["selector"] = json!({"matchLabels": {"loss": "short"}});
+        // A request waits for an allocator as long as it may, or as leases run.
+        short["spec"]["queue"]["maxWait"] = "7s".into();
+        policy.quotas.extend([open, short]);
     })
     .await;
-    for (name, labels) in [("active", "loss=floor"), ("idle", "loss=floor"), ("open", "loss=open")]
+    for (name, labels) in [("active", "loss=floor"), ("idle", "loss=short"), ("open", "loss=open")]
     {
         world.launch_sidecar(name, &["--labels", labels]).ready().await;
     }

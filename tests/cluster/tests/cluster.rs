@@ -1,5 +1,6 @@
 //! The tests on a real cluster, one file per subject.
 
+mod changes;
 mod ends;
 mod identity;
 mod load;
