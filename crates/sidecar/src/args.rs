@@ -58,7 +58,8 @@ pub struct Args {
     #[arg(long, env = "WEIR_SIDECAR_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:7411")]
     pub admin: SocketAddr,
 
-    /// For how long requests wait for the first policy, before they get a 503 that SDKs retry.
+    /// For how long the start, and each request, waits for the first policy; a request gets a 503 then
+    /// that SDKs retry.
     #[arg(long, env = "WEIR_SIDECAR_START_WAIT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub start_wait: Duration,
 

@@ -22,7 +22,7 @@ use quota::charge::{Charge, Vector};
 use quota::dimension::Protocol;
 use quota::policy::Name;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::headers::{self, Patience};
 use crate::policy::{Snapshot, Standing, Target};
@@ -32,7 +32,7 @@ use crate::record::Record;
 pub(crate) struct Router {
     standing: watch::Receiver<Standing>,
     /// Until then requests wait for a policy.
-    start_deadline: Instant,
+    start_wait: Duration,
     pub(crate) estimator: Mutex<Estimator>,
     bodies: Arc<Semaphore>,
 }
@@ -73,7 +73,7 @@ impl Router {
     pub(crate) fn new(standing: watch::Receiver<Standing>, start_wait: Duration) -> Router {
         Router {
             standing,
-            start_deadline: Instant::now() + start_wait,
+            start_wait,
             estimator: Mutex::default(),
             bodies: Arc::new(Semaphore::new(BODY_MEMORY_KIB)),
         }
@@ -109,13 +109,13 @@ impl Router {
         Ok(Routed { snapshot, asked, class, patience, head, body, memory })
     }
 
-    /// The policy; waits for the first one until the start is over.
+    /// The policy; waits a while for the first one.
     async fn policy(&self) -> Result<Arc<Snapshot>, Refusal> {
         let known = |standing: &Standing| !matches!(standing, Standing::Unknown);
         if !known(&self.standing.borrow()) {
             // Whether it came or not: what is known now, counts.
             let mut standing = self.standing.clone();
-            drop(timeout_at(self.start_deadline, standing.wait_for(known)).await);
+            drop(timeout(self.start_wait, standing.wait_for(known)).await);
         }
         let current = self.standing.borrow().clone();
         match current {

@@ -1,9 +1,11 @@
 //! Weir without helm: `kubectl apply -k`, as the README offers it.
 
+#![expect(clippy::disallowed_methods, reason = "a cluster has no clock but the machine's")]
 #![expect(clippy::print_stdout, reason = "what is left out is said")]
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::Duration;
 
 use cluster_tests::application::Application;
@@ -56,10 +58,17 @@ patches:
 
 impl Drop for Overlay {
     fn drop(&mut self) {
+        // A test that has failed must not leave what other tests would install by helm.
+        if std::thread::panicking() {
+            let _gone = self.kubectl("delete").attempt();
+        }
         // It is temporary anyway.
         let _gone = fs::remove_dir_all(&self.0);
     }
 }
+
+/// For so long a usual CoreDNS goes on believing that a Service is not there, which was taken away.
+const RESOLVERS_FORGET: Duration = Duration::from_secs(30);
 
 /// Where the Deployment says which image sidecars have.
 fn sidecar_image(manifest: &PathBuf) -> String {
@@ -84,6 +93,7 @@ fn the_manifests_alone_give_an_application_answers_and_take_all_away_again() {
     let overlay = Overlay::write();
     overlay.kubectl("apply").succeeds();
     Weir.leader();
+    sleep(RESOLVERS_FORGET);
 
     let provider = Provider::start("manifests-provider", 500);
     let namespace = Namespace::new("manifests");
