@@ -20,7 +20,10 @@ const QUOTAS: usize = 1_000;
 const PODS: u32 = 10;
 const ROUNDS: usize = 25;
 const KNOWN: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Ten connections each time: to look more often would slow down what is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A change of a limit is told in the status of a thousand quotas, which takes a while.
+const BETWEEN: Duration = Duration::from_secs(4);
 /// What is promised at the 99th percentile; the rest is for a machine with one node on two cores.
 const IN_FORCE: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(5);
@@ -91,6 +94,7 @@ spec: {{selector: {{matchLabels: {{app: {app}}}}}, budgets: [{{provider: changes
 /// started.
 fn change(round: usize, sidecars: &[String]) -> (Duration, Duration) {
     let before: Vec<Option<u64>> = sidecars.iter().map(|sidecar| generation(sidecar)).collect();
+    sleep(BETWEEN);
     let rpm = 601 + round;
     let limits = format!(
         r#"{{"spec":{{"limits":[{{"name":"all","models":["*"],"requestsPerMinute":{rpm}}}]}}}}"#
